@@ -1,0 +1,103 @@
+//go:build darwin || freebsd || linux || netbsd || openbsd
+
+package ipc
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func closeHandle(fd handle, _ kind) error { return os.NewSyscallError("close", unix.Close(fd)) }
+
+// describe says what the kernel knows fd to be, in the words of the errors below.
+func describe(fd int) (what string, isSocket, listens, stream bool) {
+	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return "a file", false, false, false
+	}
+	if typ != unix.SOCK_STREAM {
+		return "a packet socket", true, false, false
+	}
+	// Where a system cannot tell, a socket that has no peer listens.
+	accepts, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil {
+		_, err = unix.Getpeername(fd)
+		accepts = 0
+		if errors.Is(err, unix.ENOTCONN) {
+			accepts = 1
+		}
+	}
+	if accepts != 0 {
+		return "a listener", true, true, true
+	}
+	return "a connection", true, false, true
+}
+
+// file returns the attachment's descriptor as an *os.File, which owns it from then on; the attachment
+// keeps the file, for another try or for Message.Close.
+func (a *Attachment) file() *os.File {
+	if a.f == nil {
+		a.f = os.NewFile(uintptr(a.h), a.name)
+	}
+	return a.f
+}
+
+// viaFile makes a T of the attachment by one of net's File functions, which duplicate the
+// descriptor, then closes the original.
+func viaFile[T any](a *Attachment, make func(*os.File) (T, error)) (T, error) {
+	v, err := make(a.file())
+	if err == nil {
+		a.f.Close()
+	}
+	return v, err
+}
+
+func toConn(a *Attachment) (net.Conn, error) {
+	what, isSocket, listens, stream := describe(a.h)
+	if !isSocket || listens {
+		return nil, fmt.Errorf("it is %s", what)
+	}
+	if !stream {
+		if _, err := unix.Getpeername(a.h); err != nil {
+			return nil, fmt.Errorf("it is %s without a peer", what)
+		}
+	}
+	options := readOptions(a.h)
+	c, err := viaFile(a, net.FileConn)
+	if err != nil {
+		return nil, err
+	}
+	if tcp, ok := c.(*net.TCPConn); ok {
+		if err := options.restore(tcp); err != nil {
+			c.Close()
+			a.open, a.err = false, err
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+func toListener(a *Attachment) (net.Listener, error) {
+	if what, _, listens, _ := describe(a.h); !listens {
+		return nil, fmt.Errorf("it is %s", what)
+	}
+	return viaFile(a, net.FileListener)
+}
+
+func toPacketConn(a *Attachment) (net.PacketConn, error) {
+	if what, isSocket, _, stream := describe(a.h); !isSocket || stream {
+		return nil, fmt.Errorf("it is %s", what)
+	}
+	return viaFile(a, net.FilePacketConn)
+}
+
+func toFile(a *Attachment) (*os.File, error) {
+	if what, isSocket, _, _ := describe(a.h); isSocket {
+		return nil, fmt.Errorf("it is %s", what)
+	}
+	return a.file(), nil
+}

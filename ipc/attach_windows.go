@@ -1,0 +1,198 @@
+package ipc
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/windows"
+)
+
+// fileBody is the length of an entry's body for a file: the handle, placed into the receiver by the
+// sender. protocolInfo is that for a socket: a WSAPROTOCOL_INFOW.
+const fileBody = 8
+
+var protocolInfo = binary.Size(windows.WSAProtocolInfo{})
+
+// export prepares an attachment for the process pid, to which target is a handle: the entry's body.
+//
+// For a socket, WSADuplicateSocket puts a duplicate into the other process, which has it from
+// WSASocket; if the message then fails, it stays there until that process ends. undo, for a file,
+// takes the duplicate back.
+func export(a syscall.Conn, target windows.Handle, pid uint32) (body []byte, undo func(), err error) {
+	if f, ok := a.(*os.File); ok {
+		return exportFile(f, target)
+	}
+	if p, ok := a.(*PrefixConn); ok {
+		inner, ok := p.NetConn().(syscall.Conn)
+		if !ok {
+			return nil, nil, errors.ErrUnsupported
+		}
+		return export(inner, target, pid)
+	}
+	switch a.(type) {
+	case *net.UnixConn, *net.UnixListener:
+		return nil, nil, fmt.Errorf("Unix-domain sockets cannot be passed on Windows: %w", errors.ErrUnsupported)
+	}
+	s, ok := a.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, nil, fmt.Errorf("%T is neither a file nor a socket with a File method: %w", a, errors.ErrUnsupported)
+	}
+	body, err = exportSocket(s, pid)
+	return body, func() {}, err
+}
+
+func exportSocket(s interface{ File() (*os.File, error) }, pid uint32) ([]byte, error) {
+	f, err := s.File()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	// File took the socket off its completion port and put the duplicate onto one. The receiver can
+	// only use the socket when it is on none: Fd takes it off.
+	h := windows.Handle(f.Fd())
+	var info windows.WSAProtocolInfo
+	if err := windows.WSADuplicateSocket(h, pid, &info); err != nil {
+		return nil, os.NewSyscallError("WSADuplicateSocket", err)
+	}
+	return binary.Append(nil, binary.LittleEndian, &info)
+}
+
+func exportFile(f *os.File, target windows.Handle) (body []byte, undo func(), err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, nil, err
+	}
+	var theirs windows.Handle
+	var dupErr error
+	err = raw.Control(func(h uintptr) {
+		dupErr = windows.DuplicateHandle(windows.CurrentProcess(), windows.Handle(h), target, &theirs, 0, false,
+			windows.DUPLICATE_SAME_ACCESS)
+	})
+	if err == nil {
+		err = os.NewSyscallError("DuplicateHandle", dupErr)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	undo = func() {
+		_ = windows.DuplicateHandle(target, theirs, 0, nil, 0, false, windows.DUPLICATE_CLOSE_SOURCE)
+	}
+	return binary.LittleEndian.AppendUint64(nil, uint64(theirs)), undo, nil
+}
+
+// importEntry makes the attachment of an entry. An attachment that cannot be made is lost, not
+// fatal: the process may be out of handles. A body that makes no sense is a breach of the protocol.
+func importEntry(e entry) (*Attachment, error) {
+	if e.kind == kindSocket {
+		if len(e.body) != protocolInfo {
+			return nil, fmt.Errorf("%w: a socket with a body of %d bytes, want %d", ErrProtocol, len(e.body), protocolInfo)
+		}
+		var info windows.WSAProtocolInfo
+		if err := binary.Read(bytes.NewReader(e.body), binary.LittleEndian, &info); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
+		}
+		// FROM_PROTOCOL_INFO is -1.
+		s, err := windows.WSASocket(-1, -1, -1, &info, 0, windows.WSA_FLAG_OVERLAPPED|windows.WSA_FLAG_NO_HANDLE_INHERIT)
+		if err != nil {
+			return lostAttachment(fmt.Errorf("attachment did not arrive: %w", os.NewSyscallError("WSASocket", err))), nil
+		}
+		return newAttachment(s, kindSocket, e.name), nil
+	}
+	if len(e.body) != fileBody {
+		return nil, fmt.Errorf("%w: a file with a body of %d bytes, want %d", ErrProtocol, len(e.body), fileBody)
+	}
+	h := windows.Handle(binary.LittleEndian.Uint64(e.body))
+	if t, err := windows.GetFileType(h); err != nil || t == windows.FILE_TYPE_UNKNOWN {
+		return nil, fmt.Errorf("%w: %#x is no handle of a file", ErrProtocol, h)
+	}
+	return newAttachment(h, kindFile, e.name), nil
+}
+
+func closeHandle(h handle, k kind) error {
+	if k == kindSocket {
+		return os.NewSyscallError("closesocket", windows.Closesocket(h))
+	}
+	return os.NewSyscallError("CloseHandle", windows.CloseHandle(h))
+}
+
+const soAcceptConn = 0x2 // SO_ACCEPTCONN, winsock2.h
+
+// describe says what the attachment is, in the words of the errors below.
+func describe(a *Attachment) (what string, listens, stream bool) {
+	if a.kind == kindFile {
+		return "a file", false, false
+	}
+	typ, err := windows.GetsockoptInt(a.h, windows.SOL_SOCKET, windows.SO_TYPE)
+	if err != nil || typ != windows.SOCK_STREAM {
+		return "a packet socket", false, false
+	}
+	accepts, err := windows.GetsockoptInt(a.h, windows.SOL_SOCKET, soAcceptConn)
+	if err == nil && accepts != 0 {
+		return "a listener", true, true
+	}
+	return "a connection", false, true
+}
+
+// viaFile makes a T of the attachment by one of net's File functions, which duplicate the socket,
+// then closes the original.
+func viaFile[T any](a *Attachment, make func(*os.File) (T, error)) (T, error) {
+	if a.f == nil {
+		a.f = os.NewFile(uintptr(a.h), a.name)
+	}
+	v, err := make(a.f)
+	if err == nil {
+		a.f.Close()
+	}
+	return v, err
+}
+
+func toConn(a *Attachment) (net.Conn, error) {
+	what, listens, stream := describe(a)
+	if a.kind == kindFile || listens {
+		return nil, fmt.Errorf("it is %s", what)
+	}
+	if !stream {
+		if _, err := windows.Getpeername(a.h); err != nil {
+			return nil, fmt.Errorf("it is %s without a peer", what)
+		}
+	}
+	options := readOptions(a.h)
+	c, err := viaFile(a, net.FileConn)
+	if err != nil {
+		return nil, err
+	}
+	if tcp, ok := c.(*net.TCPConn); ok {
+		if err := options.restore(tcp); err != nil {
+			c.Close()
+			a.open, a.err = false, err
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+func toListener(a *Attachment) (net.Listener, error) {
+	if what, listens, _ := describe(a); !listens {
+		return nil, fmt.Errorf("it is %s", what)
+	}
+	return viaFile(a, net.FileListener)
+}
+
+func toPacketConn(a *Attachment) (net.PacketConn, error) {
+	if what, _, stream := describe(a); a.kind == kindFile || stream {
+		return nil, fmt.Errorf("it is %s", what)
+	}
+	return viaFile(a, net.FilePacketConn)
+}
+
+func toFile(a *Attachment) (*os.File, error) {
+	if what, _, _ := describe(a); a.kind != kindFile {
+		return nil, fmt.Errorf("it is %s", what)
+	}
+	return os.NewFile(uintptr(a.h), a.name), nil
+}

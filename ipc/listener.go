@@ -1,0 +1,86 @@
+package ipc
+
+import (
+	"io/fs"
+	"net"
+	"sync"
+)
+
+// Listen listens at an endpoint and admits the same user and root; see [ListenConfig].
+func Listen(endpoint string) (*Listener, error) { return new(ListenConfig).Listen(endpoint) }
+
+// ListenConfig has options for listening. Its zero value is that of [Listen].
+type ListenConfig struct {
+	// Mode is the mode of the socket file on Unix; zero means 0600.
+	Mode fs.FileMode
+
+	// SecurityDescriptor, in SDDL, is that of the pipe on Windows. Empty means that this user,
+	// Administrators and SYSTEM may connect.
+	SecurityDescriptor string
+
+	// Policy decides which peers are admitted. Nil means [SameUser]. A wider policy needs a wider
+	// Mode or SecurityDescriptor too: the system checks those first. On Windows, attachments of a
+	// peer that SameUser would not admit are refused whatever the Policy says: handles there are
+	// numbers, and only a peer that may open this process can have put one into it.
+	Policy Policy
+
+	// Refused, if not nil, is told of each peer that Policy refused and of the reason. Accept calls
+	// it, and goes on when it returns.
+	Refused func(error)
+
+	// Limits bound the messages of the channels accepted.
+	Limits Limits
+}
+
+// Listener accepts channels at an endpoint.
+type Listener struct {
+	config    ListenConfig
+	addr      addr
+	l         acceptor
+	closeOnce sync.Once
+}
+
+// Listen listens at an endpoint. On Unix it makes the folder of a plain name if it is missing, with
+// mode 0700, and refuses one that others could write to. A socket file that a dead process left is
+// replaced, a live one gives an error that is syscall.EADDRINUSE.
+func (lc *ListenConfig) Listen(endpoint string) (*Listener, error) {
+	path, err := resolve(endpoint)
+	if err != nil {
+		return nil, opError("listen", addr(endpoint), err)
+	}
+	l, err := listen(path, !isPath(endpoint), lc)
+	if err != nil {
+		return nil, opError("listen", addr(path), err)
+	}
+	return &Listener{config: *lc, addr: addr(path), l: l}, nil
+}
+
+// Accept waits for the next channel whose peer the policy admits. Others are closed unheard.
+func (l *Listener) Accept() (*Conn, error) {
+	for {
+		t, err := l.l.accept()
+		if err != nil {
+			return nil, opError("accept", l.addr, err)
+		}
+		err = admit(t, l.config.Policy)
+		if err == nil {
+			return newConn(t, l.addr, l.config.Limits), nil
+		}
+		t.close()
+		if l.config.Refused != nil {
+			l.config.Refused(opError("accept", l.addr, err))
+		}
+	}
+}
+
+// Close stops listening and, on Unix, removes the socket file if it is still this listener's.
+// Accept returns an error that is [net.ErrClosed], as does a second Close. Channels that were
+// accepted live on.
+func (l *Listener) Close() error {
+	err := net.ErrClosed
+	l.closeOnce.Do(func() { err = l.l.close() })
+	return opError("close", l.addr, err)
+}
+
+// Addr returns the endpoint's path.
+func (l *Listener) Addr() net.Addr { return l.addr }

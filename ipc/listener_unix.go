@@ -1,0 +1,216 @@
+//go:build darwin || freebsd || linux || netbsd || openbsd
+
+package ipc
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func isPath(endpoint string) bool { return strings.Contains(endpoint, "/") }
+
+func resolvePath(path string) (string, error) {
+	path = filepath.Clean(path)
+	if path[0] == '@' {
+		path = "./" + path // net takes a leading @ for a name in Linux's abstract namespace
+	}
+	return path, checkPathLen(path)
+}
+
+func resolveName(name string) (string, error) {
+	path := filepath.Join(runtimeDir(), name+".sock")
+	return path, checkPathLen(path)
+}
+
+func checkPathLen(path string) error {
+	var sa unix.RawSockaddrUnix
+	if limit := len(sa.Path) - 1; len(path) > limit {
+		return fmt.Errorf("the path of the socket has %d bytes, limit %d: %s", len(path), limit, path)
+	}
+	return nil
+}
+
+// runtimeDir is where the sockets of plain names are.
+func runtimeDir() string {
+	if dir := os.Getenv("USHER_DIR"); dir != "" {
+		return dir
+	}
+	if os.Geteuid() == 0 {
+		if runtime.GOOS == "linux" {
+			return "/run/usher"
+		}
+		return "/var/run/usher" // no other system has /run
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return filepath.Join(dir, "usher")
+	}
+	return filepath.Join(os.TempDir(), "usher-"+strconv.Itoa(os.Geteuid()))
+}
+
+// makeDir makes the folder for plain names, or checks that nobody else can put a socket into the one
+// that is there.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is not a folder but %s", dir, info.Mode())
+	}
+	owner := int(info.Sys().(*syscall.Stat_t).Uid)
+	if owner != os.Geteuid() && owner != 0 {
+		return fmt.Errorf("folder %s belongs to user %d, not to %d: %w", dir, owner, os.Geteuid(), os.ErrPermission)
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("folder %s has mode %s, so that others can write to it: %w", dir, info.Mode(), os.ErrPermission)
+	}
+	return nil
+}
+
+// lockWait bounds the wait for the lock that listeners hold while they look at a socket file and
+// replace it, which takes them well under a millisecond.
+const lockWait = 5 * time.Second
+
+// lockDir keeps other listeners from changing the socket files in dir until unlock. It polls: a
+// blocking flock would hold a thread.
+func lockDir(dir string) (unlock func(), err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	deadline := time.Now().Add(lockWait)
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if err != unix.EWOULDBLOCK && err != unix.EINTR || time.Now().After(deadline) {
+			f.Close()
+			return nil, fmt.Errorf("cannot lock folder %s: %w", dir, os.NewSyscallError("flock", err))
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+type unixAcceptor struct {
+	ul   *net.UnixListener
+	path string
+	info os.FileInfo // of the socket file
+}
+
+// listen makes the socket under a name of its own and moves it to path when it is complete, so that
+// what is at path listens, and has its mode, from the first instant.
+func listen(path string, plainName bool, lc *ListenConfig) (_ acceptor, err error) {
+	dir := filepath.Dir(path)
+	if plainName {
+		if err := makeDir(dir); err != nil {
+			return nil, err
+		}
+	}
+	unlock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := checkFree(path); err != nil {
+		return nil, err
+	}
+	var random [4]byte
+	rand.Read(random[:])
+	temp := filepath.Join(dir, ".u"+hex.EncodeToString(random[:]))
+	if err := checkPathLen(temp); err != nil {
+		return nil, err
+	}
+	ul, err := net.ListenUnix("unix", &net.UnixAddr{Name: temp, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	ul.SetUnlinkOnClose(false)
+	defer func() {
+		if err != nil {
+			os.Remove(temp)
+			ul.Close()
+		}
+	}()
+	mode := lc.Mode
+	if mode == 0 {
+		mode = 0o600
+	}
+	if err := os.Chmod(temp, mode); err != nil {
+		return nil, err
+	}
+	info, err := os.Lstat(temp)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return nil, err
+	}
+	return &unixAcceptor{ul: ul, path: path, info: info}, nil
+}
+
+// checkFree fails unless path is free or the socket of a process that is gone.
+func checkFree(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != os.ModeSocket {
+		return fmt.Errorf("%s is there and is not a socket: %s", path, info.Mode())
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		c.Close()
+	}
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return nil
+	}
+	if err == nil || errors.Is(err, unix.EAGAIN) { // EAGAIN: it listens, and its queue is full
+		err = unix.EADDRINUSE
+	}
+	return fmt.Errorf("another process listens at %s: %w", path, err)
+}
+
+func (a *unixAcceptor) accept() (transport, error) {
+	uc, err := a.ul.AcceptUnix()
+	if err != nil {
+		return nil, err
+	}
+	return newUnixTransport(uc), nil
+}
+
+func (a *unixAcceptor) close() error {
+	a.unlink()
+	return a.ul.Close()
+}
+
+// unlink removes the socket file if it is still ours. If it cannot, the next listener will find that
+// nobody listens and replace it.
+func (a *unixAcceptor) unlink() {
+	unlock, err := lockDir(filepath.Dir(a.path))
+	if err != nil {
+		return
+	}
+	defer unlock()
+	if info, err := os.Lstat(a.path); err == nil && os.SameFile(info, a.info) {
+		os.Remove(a.path)
+	}
+}
