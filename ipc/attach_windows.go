@@ -120,14 +120,18 @@ func closeHandle(h handle, k kind) error {
 	return os.NewSyscallError("CloseHandle", windows.CloseHandle(h))
 }
 
-const soAcceptConn = 0x2 // SO_ACCEPTCONN, winsock2.h
+// Of winsock2.h.
+const (
+	soAcceptConn = 0x2    // SO_ACCEPTCONN
+	soType       = 0x1008 // SO_TYPE
+)
 
 // describe says what the attachment is, in the words of the errors below.
 func describe(a *Attachment) (what string, listens, stream bool) {
 	if a.kind == kindFile {
 		return "a file", false, false
 	}
-	typ, err := windows.GetsockoptInt(a.h, windows.SOL_SOCKET, windows.SO_TYPE)
+	typ, err := windows.GetsockoptInt(a.h, windows.SOL_SOCKET, soType)
 	if err != nil || typ != windows.SOCK_STREAM {
 		return "a packet socket", false, false
 	}
