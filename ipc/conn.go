@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -136,20 +137,15 @@ func (c *Conn) send(data []byte, attachments []syscall.Conn) error {
 }
 
 func checkAttachment(a syscall.Conn) error {
-	if a == nil {
+	if v := reflect.ValueOf(a); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
 		return errors.New("is nil")
 	}
 	if p, ok := a.(*PrefixConn); ok && p.Buffered() > 0 {
 		return fmt.Errorf("%d bytes of its prefix are not read yet and would be lost: send them as data, with the connection that NetConn returns",
 			p.Buffered())
 	}
-	if n, ok := a.(interface{ Name() string }); ok {
-		if f, isFile := a.(*os.File); isFile && f == nil {
-			return os.ErrInvalid
-		}
-		if len(n.Name()) > maxName {
-			return fmt.Errorf("its name has %d bytes, limit %d", len(n.Name()), maxName)
-		}
+	if f, ok := a.(*os.File); ok && len(f.Name()) > maxName {
+		return fmt.Errorf("its name has %d bytes, limit %d", len(f.Name()), maxName)
 	}
 	return nil
 }

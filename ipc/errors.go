@@ -24,8 +24,7 @@ func opError(op string, addr net.Addr, err error) error {
 	if err == nil || err == io.EOF {
 		return err
 	}
-	var inner *net.OpError
-	if errors.As(err, &inner) {
+	if inner, ok := err.(*net.OpError); ok {
 		err = inner.Err
 	}
 	return &net.OpError{Op: op, Net: network, Addr: addr, Err: err}

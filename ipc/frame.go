@@ -3,6 +3,7 @@ package ipc
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 )
 
 // The wire format, version 1; SPEC.md tells it to other languages. All integers are little-endian.
@@ -150,6 +151,9 @@ func parseTable(b []byte, count int) ([]entry, error) {
 			return entries, fmt.Errorf("%w: table ends in entry %d of %d", ErrProtocol, i, count)
 		}
 		e.body, e.name = b[:bodyLen:bodyLen], string(b[bodyLen:bodyLen+nameLen])
+		if strings.IndexByte(e.name, 0) >= 0 {
+			return entries, fmt.Errorf("%w: the name of entry %d has a zero byte", ErrProtocol, i)
+		}
 		b = b[bodyLen+nameLen:]
 		entries = append(entries, e)
 	}

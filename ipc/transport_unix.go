@@ -175,6 +175,7 @@ func (t *unixTransport) read(p []byte, at uint64) (int, error) {
 	lost := false
 	for {
 		n, oobn, flags, _, err := t.uc.ReadMsgUnix(p, t.oob)
+		n = max(n, 0) // it is -1 with some errors
 		// Where Linux sets MSG_CTRUNC, the BSDs may fail the call for a process that has no room for
 		// the descriptors (unp_externalize); the bytes can still be read.
 		if (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.EMSGSIZE)) && !lost {
@@ -192,7 +193,7 @@ func (t *unixTransport) read(p []byte, at uint64) (int, error) {
 		}
 		// A peer that closes without having read all that was sent to it ends the stream with
 		// ECONNRESET on Linux, after all that it sent. It is the end all the same.
-		if n == 0 && (err == nil || errors.Is(err, unix.ECONNRESET)) {
+		if n == 0 && (err == nil || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET)) {
 			err = io.EOF
 		}
 		return n, err
@@ -240,6 +241,11 @@ func (t *unixTransport) claim(entries []entry, count int, start, end uint64) ([]
 			return nil, fmt.Errorf("%w: %d attachments announced, %d came", ErrProtocol, count, len(g.fds))
 		}
 		attachments = attach(entries, g.fds)
+		for i, e := range entries {
+			if len(e.body) != 0 {
+				return attachments, fmt.Errorf("%w: entry %d has a body of %d bytes, want none", ErrProtocol, i, len(e.body))
+			}
+		}
 	}
 	if len(t.groups) > 0 && t.groups[0].end <= end {
 		return attachments, fmt.Errorf("%w: %d descriptors came that no message announced", ErrProtocol, len(t.groups[0].fds))
