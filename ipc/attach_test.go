@@ -85,9 +85,18 @@ func TestListenersAcceptWhereTheyArrive(t *testing.T) {
 	converse(t, client, server)
 }
 
+// errWineUDP is WSAEOPNOTSUPP.
+const errWineUDP = syscall.Errno(10045)
+
 func TestUDPSocketsArrive(t *testing.T) {
 	faults.NoLeak(t)
-	p := must(net.ListenPacket("udp", "127.0.0.1:0"))(t)
+	p, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if errors.Is(err, errWineUDP) {
+		t.Skip("Wine 10 lacks SIO_UDP_NETRESET, which net asks for on every UDP socket:", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer p.Close()
 	a, b := newPair(t)
 	attachment := pass(t, a, b, p.(*net.UDPConn))[0]

@@ -15,7 +15,7 @@ type ListenConfig struct {
 	Mode fs.FileMode
 
 	// SecurityDescriptor, in SDDL, is that of the pipe on Windows. Empty means that this user,
-	// Administrators and SYSTEM may connect.
+	// Administrators and SYSTEM may connect. One without an owner gets this user as its owner.
 	SecurityDescriptor string
 
 	// Policy decides which peers are admitted. Nil means [SameUser]. A wider policy needs a wider

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 
 	"github.com/Microsoft/go-winio"
@@ -34,14 +35,9 @@ const pipeBuffer = 64 << 10
 type pipeAcceptor struct{ l net.Listener }
 
 func listen(path string, _ bool, lc *ListenConfig) (acceptor, error) {
-	sd := lc.SecurityDescriptor
-	if sd == "" {
-		user, err := windows.GetCurrentProcessToken().GetTokenUser()
-		if err != nil {
-			return nil, err
-		}
-		// Protected: full access for this user, Administrators and SYSTEM, and nobody else.
-		sd = fmt.Sprintf("D:P(A;;GA;;;%s)(A;;GA;;;BA)(A;;GA;;;SY)", user.User.Sid)
+	sd, err := securityDescriptor(lc.SecurityDescriptor)
+	if err != nil {
+		return nil, err
 	}
 	l, err := winio.ListenPipe(path, &winio.PipeConfig{
 		SecurityDescriptor: sd,
@@ -56,6 +52,23 @@ func listen(path string, _ bool, lc *ListenConfig) (acceptor, error) {
 		return nil, err
 	}
 	return &pipeAcceptor{l: l}, nil
+}
+
+// securityDescriptor adds what the configured one leaves out: this user as the owner, by which
+// dialers know us, and full access for this user, Administrators and SYSTEM, and nobody else.
+func securityDescriptor(configured string) (string, error) {
+	user, err := windows.GetCurrentProcessToken().GetTokenUser()
+	if err != nil {
+		return "", os.NewSyscallError("GetTokenInformation", err)
+	}
+	me := user.User.Sid.String()
+	if configured == "" {
+		configured = "D:P(A;;GA;;;" + me + ")(A;;GA;;;BA)(A;;GA;;;SY)"
+	}
+	if !strings.Contains(configured, "O:") {
+		configured = "O:" + me + configured
+	}
+	return configured, nil
 }
 
 func (a *pipeAcceptor) accept() (transport, error) {

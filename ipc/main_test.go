@@ -76,19 +76,18 @@ func newChannel(t testing.TB, d ipc.Dialer, lc ipc.ListenConfig) (dialed, accept
 	l := must(lc.Listen(endpoint(t)))(t)
 	defer l.Close()
 	got := make(chan *ipc.Conn, 1)
+	var acceptErr error
 	go func() {
-		c, err := l.Accept()
-		if err != nil {
-			t.Error(err)
-		}
+		var c *ipc.Conn
+		c, acceptErr = l.Accept()
 		got <- c
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	dialed = must(d.Dial(ctx, l.Addr().String()))(t)
 	accepted = <-got
-	if accepted == nil {
-		t.FailNow()
+	if acceptErr != nil {
+		t.Fatal(acceptErr)
 	}
 	for _, c := range []*ipc.Conn{dialed, accepted} {
 		c.SetDeadline(time.Now().Add(timeout))

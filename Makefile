@@ -1,0 +1,68 @@
+# Every target is a job of CI: .ci/run calls them in this order.
+
+STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+ACTIONLINT  = go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+WINE_TEST   = ../shared/wine/gotest
+FUZZTIME   ?= 60s
+
+SYSTEMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 freebsd/amd64 freebsd/arm64 openbsd/amd64 openbsd/arm64 \
+	netbsd/amd64 netbsd/arm64 windows/amd64 windows/arm64
+# Package ipc does nothing on these, and must build there all the same.
+OTHERS  = plan9/amd64 js/wasm wasip1/wasm solaris/amd64 aix/ppc64 dragonfly/amd64
+
+.PHONY: ci test fmt vet staticcheck race demo cross windows wasm actionlint fuzz bench
+ci: test fmt vet staticcheck race demo cross wasm actionlint windows
+
+test:
+	go test ./...
+
+fmt:
+	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt would change: $$files"; exit 1; }
+
+vet:
+	go vet ./...
+
+staticcheck:
+	$(STATICCHECK) ./...
+	GOOS=windows $(STATICCHECK) ./...
+
+race:
+	go test -race ./...
+
+demo:
+	go run ./cmd/usher demo --requests 2000 | tee /dev/stderr | tail -n 1 | \
+		grep -qx '2000 requests, 2000 handed over, 0 proxied, 0 lost'
+
+cross:
+	@set -e; for s in $(SYSTEMS); do \
+		echo "build and vet for $$s"; \
+		CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/} go build ./...; \
+		CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/} go vet ./...; \
+	done; \
+	for s in $(OTHERS); do \
+		echo "build ipc for $$s"; \
+		CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/} go build ./ipc; \
+	done
+
+# The one system without sockets to pass that tests can be run for here.
+wasm:
+	@if command -v node >/dev/null; then \
+		GOOS=js GOARCH=wasm go test -exec="$$(go env GOROOT)/lib/wasm/go_js_wasm_exec" ./ipc; \
+	else echo "skipped: node is not here, so the tests for js/wasm are not run"; fi
+
+windows:
+	@if [ -x $(WINE_TEST) ]; then $(WINE_TEST) -count=1 ./ipc/...; \
+	else echo "skipped: $(WINE_TEST) is not here, so the tests for Windows are not run"; fi
+
+actionlint:
+	$(ACTIONLINT)
+
+fuzz:
+	@set -e; for p in $$(go list ./...); do \
+		for f in $$(go test -list '^Fuzz' $$p | grep ^Fuzz || true); do \
+			echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+		done; \
+	done
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./ipc
