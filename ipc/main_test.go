@@ -1,3 +1,5 @@
+//go:build darwin || freebsd || linux || netbsd || openbsd || windows
+
 package ipc_test
 
 import (
