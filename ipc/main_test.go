@@ -29,6 +29,8 @@ var roles = map[string]func([]string) error{
 
 func TestMain(m *testing.M) { faults.Main(m, roles) }
 
+const isWindows = runtime.GOOS == "windows"
+
 // timeout ends a test that hangs, not one that is slow.
 const timeout = 30 * time.Second
 

@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"os"
 	"syscall"
 	"testing"
@@ -51,7 +52,7 @@ func TestABackendThatWasStoppedServesWhatItGot(t *testing.T) {
 	c.say(t, head("blue.localhost"))
 	c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	if _, err := c.r.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Fatalf("a stopped backend answers: %v", err)
+		rest, _ := io.ReadAll(c.r); t.Fatalf("a stopped backend answers: %v %q", err, rest)
 	}
 	if err := syscall.Kill(d.pids["blue"], syscall.SIGCONT); err != nil {
 		t.Fatal(err)
