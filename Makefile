@@ -51,7 +51,7 @@ wasm:
 	else echo "skipped: node is not here, so the tests for js/wasm are not run"; fi
 
 windows:
-	@if [ -x $(WINE_TEST) ]; then $(WINE_TEST) -count=1 ./ipc/...; \
+	@if [ -x $(WINE_TEST) ]; then $(WINE_TEST) -count=1 ./...; \
 	else echo "skipped: $(WINE_TEST) is not here, so the tests for Windows are not run"; fi
 
 actionlint:
