@@ -57,15 +57,6 @@ type demo struct {
 	backends []*backend
 }
 
-func (d *demo) backend(name string) *backend {
-	for _, b := range d.backends {
-		if b.name == name {
-			return b
-		}
-	}
-	return nil
-}
-
 // runDemo starts everything, lets use do what the demo is for, and ends everything again.
 func runDemo(out io.Writer, use func(context.Context, io.Writer, *demo) error) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
