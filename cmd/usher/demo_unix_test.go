@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"syscall"
 	"testing"
@@ -20,8 +19,7 @@ func TestDemoEndsWhenItIsInterrupted(t *testing.T) {
 			handed := d.dial(t)
 			handed.say(t, head("red.localhost"))
 			handed.hearFrom(t, d, "red")
-			silent := d.dial(t) // the door still waits for its first byte
-			_ = silent
+			d.dial(t) // says nothing: the door still waits for its first byte
 
 			if err := d.cmd.Process.Signal(signal); err != nil {
 				t.Fatal(err)
@@ -34,7 +32,7 @@ func TestDemoEndsWhenItIsInterrupted(t *testing.T) {
 func TestDemoEndsThoughABackendIsStopped(t *testing.T) {
 	t.Parallel()
 	d := startDemo(t)
-	faults.Stop(t, d.pids["blue"])
+	stopProcess(t, d.pids["blue"])
 	if err := d.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
@@ -44,18 +42,21 @@ func TestDemoEndsThoughABackendIsStopped(t *testing.T) {
 func TestABackendThatWasStoppedServesWhatItGot(t *testing.T) {
 	t.Parallel()
 	d := startDemo(t)
-	faults.Stop(t, d.pids["blue"])
+	stopProcess(t, d.pids["blue"])
 	c := d.dial(t)
 	c.say(t, head("blue.localhost"))
-	c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-	if _, err := c.r.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Fatalf("a stopped backend answers: %v", err)
-	}
+	time.Sleep(50 * time.Millisecond) // for the door to hand it over
 	if err := syscall.Kill(d.pids["blue"], syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	c.SetReadDeadline(time.Now().Add(patience))
 	c.hearFrom(t, d, "blue")
+}
+
+// stopProcess stops a process until the end of the test, when it goes on, lest it be left behind.
+func stopProcess(t *testing.T, pid int) {
+	t.Helper()
+	faults.Stop(t, pid)
+	t.Cleanup(func() { syscall.Kill(pid, syscall.SIGCONT) })
 }
 
 // checkCleanEnd waits for a demo that was told to end.
