@@ -36,7 +36,7 @@ func export(a syscall.Conn, target windows.Handle, pid uint32) (body []byte, und
 	}
 	switch a.(type) {
 	case *net.UnixConn, *net.UnixListener:
-		return nil, nil, fmt.Errorf("Unix-domain sockets cannot be passed on Windows: %w", errors.ErrUnsupported)
+		return nil, nil, fmt.Errorf("a Unix-domain socket cannot be passed on Windows: %w", errors.ErrUnsupported)
 	}
 	s, ok := a.(interface{ File() (*os.File, error) })
 	if !ok {

@@ -79,6 +79,9 @@ func (d *Dialer) Dial(ctx context.Context, endpoint string) (*Conn, error) {
 		return nil, opError("dial", addr(endpoint), err)
 	}
 	t, err := dial(ctx, path)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = lateError{err}
+	}
 	if err != nil {
 		return nil, opError("dial", addr(path), err)
 	}
@@ -94,8 +97,8 @@ func (d *Dialer) Dial(ctx context.Context, endpoint string) (*Conn, error) {
 //
 // An attachment is anything with a descriptor: *net.TCPConn, *net.TCPListener, *net.UDPConn,
 // *os.File and, except on Windows, *net.UnixConn and *net.UnixListener. Send keeps nothing of data
-// and of the attachments; the handles stay the caller's to close. Closing one while Send runs waits
-// until Send has returned.
+// and of the attachments; the handles stay the caller's to close. Closing one while Send
+// runs is safe.
 //
 // A message over the channel's [Limits] gives an error that is [ErrTooLarge] and a bad attachment
 // one that names it; nothing is sent then and the channel lives on. If a deadline or a failure comes
@@ -220,7 +223,10 @@ func (c *Conn) receive() (*Message, error) {
 	entries, err := parseTable(table, int(head.count))
 	attachments, claimErr := c.t.claim(entries, int(head.count), start, start+headerLen+uint64(head.size()))
 	m := &Message{Data: data, attachments: attachments}
-	if err = errors.Join(err, claimErr); err != nil {
+	if err == nil {
+		err = claimErr
+	}
+	if err != nil {
 		m.Close()
 		return nil, err
 	}
@@ -263,16 +269,17 @@ func (c *Conn) readBody() error {
 	size := in.head.size()
 	end := in.start + headerLen + uint64(size)
 	for len(in.body) < size {
-		if in.r < in.w {
-			n := min(in.w-in.r, size-len(in.body))
-			in.body = append(in.body, in.buf[in.r:in.r+n]...)
-			in.r += n
-			continue
-		}
+		// The capacity never goes past size, so that what is read to the end of it is the frame's.
 		if len(in.body) == cap(in.body) {
 			bigger := make([]byte, len(in.body), min(size, 2*cap(in.body)))
 			copy(bigger, in.body)
 			in.body = bigger
+		}
+		if in.r < in.w {
+			n := copy(in.body[len(in.body):cap(in.body)], in.buf[in.r:in.w])
+			in.body = in.body[:len(in.body)+n]
+			in.r += n
+			continue
 		}
 		// What is left goes straight to its place when it is long, and through the buffer, together
 		// with the messages behind it, when it is short.
@@ -327,7 +334,8 @@ func (c *Conn) Peer() (Peer, error) {
 
 // Close closes the channel. Calls that wait in Send and Receive return an error that is
 // [net.ErrClosed], as does a second Close. What the peer has sent and nobody received is dropped,
-// attachments included.
+// attachments included; on Windows handles that the peer had put into this process for messages that
+// nobody received stay open until the process ends.
 func (c *Conn) Close() error {
 	if c.closed.Swap(true) {
 		return opError("close", c.addr, net.ErrClosed)

@@ -23,8 +23,8 @@
 // # Endpoints
 //
 // A plain name such as shop or shop.example.com, made of letters, digits, '.', '-' and '_', is on
-// Unix the socket file DIR/NAME.sock. DIR is $USHER_DIR; without it /run/usher for root,
-// $XDG_RUNTIME_DIR/usher for others, and without that a folder of the user's own under the temporary
+// Unix the socket file DIR/NAME.sock. DIR is $USHER_DIR; without it /run/usher for root
+// (/var/run/usher where there is no /run: not on Linux), $XDG_RUNTIME_DIR/usher for others, and without that a folder of the user's own under the temporary
 // folder. On Windows it is the named pipe \\.\pipe\usher\NAME. A name that has a path separator is
 // the path of the socket, or of the pipe, itself.
 //

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 )
 
 var (
@@ -29,6 +30,13 @@ func opError(op string, addr net.Addr, err error) error {
 	}
 	return &net.OpError{Op: op, Net: network, Addr: addr, Err: err}
 }
+
+// lateError is a deadline of a context in the words of package os.
+type lateError struct{ error }
+
+func (e lateError) Unwrap() []error { return []error{os.ErrDeadlineExceeded, e.error} }
+func (lateError) Timeout() bool     { return true }
+func (lateError) Temporary() bool   { return true }
 
 // addr is the address of both ends of a channel: its endpoint's path.
 type addr string

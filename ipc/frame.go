@@ -29,14 +29,14 @@ const (
 	DefaultMaxData        = 16 << 20
 	DefaultMaxAttachments = 64
 	MaxAttachments        = 253
-	maxData               = 1<<31 - 1
+	maxData               = 1 << 30 // with a table the sum still fits an int of 32 bits
 )
 
 // Limits bound the messages of a channel, those sent and those received. The zero value means the
 // defaults. A message over them is refused by Send with [ErrTooLarge]; a peer that announces one
 // breaks the protocol, before any memory is taken for it.
 type Limits struct {
-	Data        int // bytes of Message.Data; at most 2 GiB - 1
+	Data        int // bytes of Message.Data; at most 1 GiB
 	Attachments int // at most MaxAttachments
 }
 

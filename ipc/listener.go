@@ -55,7 +55,9 @@ func (lc *ListenConfig) Listen(endpoint string) (*Listener, error) {
 	return &Listener{config: *lc, addr: addr(path), l: l}, nil
 }
 
-// Accept waits for the next channel whose peer the policy admits. Others are closed unheard.
+// Accept waits for the next channel whose peer the policy admits. Others are closed unheard. A channel
+// may be at its end already: a process that tries to listen at the same endpoint connects, to see
+// that this one is alive, and leaves.
 func (l *Listener) Accept() (*Conn, error) {
 	for {
 		t, err := l.l.accept()

@@ -82,18 +82,23 @@ func makeDir(dir string) error {
 	return nil
 }
 
-// lockWait bounds the wait for the lock that listeners hold while they look at a socket file and
-// replace it, which takes them well under a millisecond.
-const lockWait = 5 * time.Second
+// Bounds of the wait for the lock that listeners hold while they look at a socket file and replace
+// it, which takes them well under a millisecond (on the BSDs 0.2 s, see probe). Whoever may open the
+// folder can hold the lock for longer: in a folder that others can read they can hinder a listener,
+// as they can by taking its name.
+const (
+	listenWait = 5 * time.Second
+	closeWait  = 500 * time.Millisecond
+)
 
 // lockDir keeps other listeners from changing the socket files in dir until unlock. It polls: a
 // blocking flock would hold a thread.
-func lockDir(dir string) (unlock func(), err error) {
+func lockDir(dir string, wait time.Duration) (unlock func(), err error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	deadline := time.Now().Add(lockWait)
+	deadline := time.Now().Add(wait)
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
@@ -104,6 +109,27 @@ func lockDir(dir string) (unlock func(), err error) {
 			return nil, fmt.Errorf("cannot lock folder %s: %w", dir, os.NewSyscallError("flock", err))
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// probe connects to the socket at path. On Linux a refusal means that nobody listens. On the BSDs a
+// full queue refuses too: a refusal has to last there for as long as a listener that lives may take
+// to accept.
+func probe(path string) error {
+	tries := 1
+	if runtime.GOOS != "linux" {
+		tries = 10
+	}
+	for {
+		c, err := net.Dial("unix", path)
+		if err == nil {
+			return c.Close()
+		}
+		tries--
+		if tries == 0 || !errors.Is(err, unix.ECONNREFUSED) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
@@ -122,7 +148,7 @@ func listen(path string, plainName bool, lc *ListenConfig) (_ acceptor, err erro
 			return nil, err
 		}
 	}
-	unlock, err := lockDir(dir)
+	unlock, err := lockDir(dir, listenWait)
 	if err != nil {
 		return nil, err
 	}
@@ -176,10 +202,7 @@ func checkFree(path string) error {
 	if info.Mode().Type() != os.ModeSocket {
 		return fmt.Errorf("%s is there and is not a socket: %s", path, info.Mode())
 	}
-	c, err := net.Dial("unix", path)
-	if err == nil {
-		c.Close()
-	}
+	err = probe(path)
 	if errors.Is(err, unix.ECONNREFUSED) {
 		return nil
 	}
@@ -205,7 +228,7 @@ func (a *unixAcceptor) close() error {
 // unlink removes the socket file if it is still ours. If it cannot, the next listener will find that
 // nobody listens and replace it.
 func (a *unixAcceptor) unlink() {
-	unlock, err := lockDir(filepath.Dir(a.path))
+	unlock, err := lockDir(filepath.Dir(a.path), closeWait)
 	if err != nil {
 		return
 	}

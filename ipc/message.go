@@ -30,8 +30,8 @@ func (m *Message) Close() error {
 }
 
 // Attachment is a handle that came with a message. One of its methods takes it: what that returns
-// is the caller's to use and to close, and the attachment is spent. A method that fails leaves the
-// attachment as it was, so that another may be tried; Message.Close closes it.
+// is the caller's to use and to close, and the attachment is spent. A method that does
+// not fit what the attachment is leaves it as it was, so that another may be tried.
 type Attachment struct {
 	mu   sync.Mutex
 	h    handle

@@ -20,7 +20,7 @@ type Peer struct {
 type Policy func(Peer) error
 
 // SameUser is the default policy. It admits the user of this process and root; on Windows this user,
-// SYSTEM and members of Administrators.
+// SYSTEM and elevated processes of Administrators.
 func SameUser(p Peer) error { return sameUser(p) }
 
 // admit asks the policy about the process at the other end of t.

@@ -29,6 +29,7 @@ type unixTransport struct {
 	uc     *net.UnixConn
 	oob    []byte
 	groups []group // arrived and not claimed, in order
+	lost   bool    // the last read failed for want of room for its descriptors
 
 	cred    Peer
 	credErr error
@@ -172,18 +173,18 @@ func withDescriptors(attachments []syscall.Conn, fds []int, f func([]int) error)
 }
 
 func (t *unixTransport) read(p []byte, at uint64) (int, error) {
-	lost := false
 	for {
 		n, oobn, flags, _, err := t.uc.ReadMsgUnix(p, t.oob)
 		n = max(n, 0) // it is -1 with some errors
 		// Where Linux sets MSG_CTRUNC, the BSDs may fail the call for a process that has no room for
 		// the descriptors (unp_externalize); the bytes can still be read.
-		if (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.EMSGSIZE)) && !lost {
-			lost = true
+		if (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.EMSGSIZE)) && !t.lost {
+			t.lost = true
 			continue
 		}
-		if oobn > 0 || flags&unix.MSG_CTRUNC != 0 || lost {
-			g := group{start: at, end: at + uint64(n), truncated: lost || flags&unix.MSG_CTRUNC != 0}
+		if oobn > 0 || flags&unix.MSG_CTRUNC != 0 || t.lost && n > 0 {
+			g := group{start: at, end: at + uint64(n), truncated: t.lost || flags&unix.MSG_CTRUNC != 0}
+			t.lost = false
 			var parseErr error
 			g.fds, parseErr = rights(t.oob[:oobn])
 			t.groups = append(t.groups, g)

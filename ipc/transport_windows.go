@@ -58,6 +58,7 @@ type pipeTransport struct {
 	targetMu  sync.Mutex
 	target    windows.Handle // the peer's process, with the right to put handles into it; once needed
 	targetPID int
+	closed    bool
 }
 
 func newPipeTransport(c winioConn, end pipeEnd) *pipeTransport {
@@ -75,59 +76,77 @@ func (t *pipeTransport) peer() (Peer, error) {
 }
 
 func (t *pipeTransport) send(scratch *[]byte, data []byte, attachments []syscall.Conn) (partial bool, err error) {
-	bodies := make([][]byte, 0, len(attachments))
-	undone := true
-	if len(attachments) > 0 {
-		target, pid, err := t.openTarget()
-		if err != nil {
-			return false, fmt.Errorf("cannot put handles into the peer's process: %w", err)
-		}
-		for i, a := range attachments {
-			body, undo, err := export(a, target, uint32(pid))
-			if err != nil {
-				return false, fmt.Errorf("attachment %d: %w", i, err)
-			}
-			defer func() {
-				if undone {
-					undo()
-				}
-			}()
-			bodies = append(bodies, body)
-		}
+	bodies, undo, err := t.exportAll(attachments)
+	if err != nil {
+		return false, err
 	}
 	frame := append(beginFrame(*scratch, len(data), attachments, bodies), data...)
 	*scratch = frame
-	for len(frame) > 0 {
-		// One write a frame while it fits: the peer then either can have read all of it or gets an end
-		// within it. A pipe takes up to its buffer at once and the rest as the peer reads.
-		n, err := t.f.Write(frame)
-		if err != nil {
-			// An unbegun write tells itself: deadline passed or closed before the call.
-			return true, pipeError(err)
+	// One write a frame: if it fails, the peer has not read the end of the frame, and drops it.
+	if _, err := t.f.Write(frame); err != nil {
+		undo()
+		err = pipeError(err)
+		if err == io.EOF {
+			err = syscall.EPIPE
 		}
-		frame = frame[n:]
+		return true, err
 	}
-	undone = false
 	return false, nil
 }
 
-// openTarget opens the peer's process to duplicate handles into it.
-func (t *pipeTransport) openTarget() (windows.Handle, int, error) {
+// exportAll puts the attachments into the peer's process. undo takes back what can be.
+func (t *pipeTransport) exportAll(attachments []syscall.Conn) (bodies [][]byte, undo func(), err error) {
+	if len(attachments) == 0 {
+		return nil, func() {}, nil
+	}
+	t.targetMu.Lock() // holds off close, which would close the handle to the peer's process
+	defer t.targetMu.Unlock()
+	if err := t.openTarget(); err != nil {
+		return nil, nil, fmt.Errorf("cannot put handles into the peer's process: %w", err)
+	}
+	var undos []func()
+	undo = func() {
+		t.targetMu.Lock()
+		defer t.targetMu.Unlock()
+		if t.target == 0 {
+			return
+		}
+		for _, f := range undos {
+			f()
+		}
+	}
+	for i, a := range attachments {
+		body, undoOne, err := export(a, t.target, uint32(t.targetPID))
+		if err != nil {
+			for _, f := range undos {
+				f()
+			}
+			return nil, nil, fmt.Errorf("attachment %d: %w", i, err)
+		}
+		bodies, undos = append(bodies, body), append(undos, undoOne)
+	}
+	return bodies, undo, nil
+}
+
+// openTarget opens the peer's process to duplicate handles into it. t.targetMu is held.
+func (t *pipeTransport) openTarget() error {
+	if t.closed {
+		return net.ErrClosed
+	}
 	p, err := t.peer()
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
-	t.targetMu.Lock()
-	defer t.targetMu.Unlock()
-	if t.target == 0 || t.targetPID != p.PID {
-		h, err := windows.OpenProcess(windows.PROCESS_DUP_HANDLE, false, uint32(p.PID))
-		if err != nil {
-			return 0, 0, os.NewSyscallError("OpenProcess", err)
-		}
-		t.closeTarget()
-		t.target, t.targetPID = h, p.PID
+	if t.target != 0 && t.targetPID == p.PID {
+		return nil
 	}
-	return t.target, t.targetPID, nil
+	h, err := windows.OpenProcess(windows.PROCESS_DUP_HANDLE, false, uint32(p.PID))
+	if err != nil {
+		return os.NewSyscallError("OpenProcess", err)
+	}
+	t.closeTarget()
+	t.target, t.targetPID = h, p.PID
+	return nil
 }
 
 func (t *pipeTransport) closeTarget() {
@@ -193,6 +212,7 @@ func (t *pipeTransport) close() error {
 	err := t.f.Close()
 	t.targetMu.Lock()
 	defer t.targetMu.Unlock()
+	t.closed = true
 	t.closeTarget()
 	return pipeError(err)
 }
@@ -204,7 +224,7 @@ func pipeError(err error) error {
 		return err
 	case errors.Is(err, winio.ErrTimeout):
 		return os.ErrDeadlineExceeded
-	case errors.Is(err, winio.ErrFileClosed), errors.Is(err, os.ErrClosed):
+	case errors.Is(err, os.ErrClosed):
 		return net.ErrClosed
 	case errors.Is(err, windows.ERROR_BROKEN_PIPE), errors.Is(err, windows.ERROR_PIPE_NOT_CONNECTED):
 		return io.EOF
@@ -278,7 +298,7 @@ func openPipe(path string) (*os.File, error) {
 
 func (t *pipeTransport) passTo(cmd *exec.Cmd) (string, error) {
 	if t.child == nil {
-		return "", errors.New("only the second end that Pair returned can be passed on, on Windows")
+		return "", errors.New("only the second end that Pair returned can be passed on, on Windows, and once")
 	}
 	h := t.child.Fd() // takes it off this process's completion port
 	if err := windows.SetHandleInformation(windows.Handle(h), windows.HANDLE_FLAG_INHERIT, windows.HANDLE_FLAG_INHERIT); err != nil {
@@ -289,6 +309,7 @@ func (t *pipeTransport) passTo(cmd *exec.Cmd) (string, error) {
 	}
 	cmd.SysProcAttr.AdditionalInheritedHandles = append(cmd.SysProcAttr.AdditionalInheritedHandles, syscall.Handle(h))
 	t.pair.set(cmd, t.end)
+	t.child = nil
 	return strconv.FormatUint(uint64(h), 10), nil
 }
 
