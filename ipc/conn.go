@@ -369,7 +369,8 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return opError("set", c.addr, c.t.setReadDeadline(t))
 }
 
-// SetWriteDeadline sets the deadline of Send.
+// SetWriteDeadline sets the deadline of Send. It is the channel's: goroutines that want each their own
+// have to take turns.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return opError("set", c.addr, c.t.setWriteDeadline(t))
 }

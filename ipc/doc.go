@@ -44,6 +44,9 @@
 // after Send, the sender should only close what it sent. No read or write may be pending on it when
 // it is sent. Unix-domain sockets cannot be sent there.
 //
+// On macOS the kernel may drop a descriptor that is on its way when its last open copy is closed
+// before it was received: a sender there does well to close its copy when the receiver has answered.
+//
 // # Errors
 //
 // What fails for being closed is [net.ErrClosed], for a deadline [os.ErrDeadlineExceeded], both

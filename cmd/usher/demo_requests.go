@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -151,7 +152,7 @@ func fetch(ctx context.Context, client *http.Client, name string) (answer, error
 		return answer{}, fmt.Errorf("%s: %w", name, err)
 	}
 	if response.StatusCode != http.StatusOK {
-		return answer{}, fmt.Errorf("%s: status %d: %.200s", name, response.StatusCode, body)
+		return answer{}, fmt.Errorf("%s: status %d: %.200s", name, response.StatusCode, bytes.TrimSpace(body))
 	}
 	var got answer
 	if err := json.Unmarshal(body, &got); err != nil {
