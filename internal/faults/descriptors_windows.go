@@ -1,13 +1,6 @@
 package faults
 
-import (
-	"net"
-	"unsafe"
-
-	"golang.org/x/sys/windows"
-)
-
-var procGetProcessHandleCount = windows.NewLazySystemDLL("kernel32.dll").NewProc("GetProcessHandleCount")
+import "net"
 
 // warmUp makes the system's libraries open what they keep for good.
 func warmUp() {
@@ -21,16 +14,9 @@ func warmUp() {
 	}
 }
 
-// Descriptors returns 0: on Windows the count of handles is not stable, since the runtime and the
-// system open threads' and events' handles as they see fit. Handles tells it for those who can
-// compare over many rounds.
+// Descriptors returns 0: on Windows the runtime and the system open handles of threads and events as
+// they see fit, so that the count says nothing about a few. Package ipc compares sys.HandleCount over
+// many rounds.
 func Descriptors() int { return 0 }
-
-// Handles returns how many handles of any kind this process has open.
-func Handles() int {
-	var n uint32
-	procGetProcessHandleCount.Call(uintptr(windows.CurrentProcess()), uintptr(unsafe.Pointer(&n)))
-	return int(n)
-}
 
 func listDescriptors() []string { return nil }
