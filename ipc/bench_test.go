@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -118,26 +117,8 @@ func serveBench(c net.Conn) {
 func startBench(b *testing.B) (direct, door string) {
 	b.Helper()
 	path := endpoint(b)
-	direct = startSaying(b, faults.Command(b, "bench-backend", path))
-	return direct, startSaying(b, faults.Command(b, "bench-door", path))
-}
-
-// startSaying starts a process that lives as long as the benchmark and returns the line it says.
-func startSaying(b *testing.B, cmd *exec.Cmd) string {
-	b.Helper()
-	stdout := must(cmd.StdoutPipe())(b)
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	var line string
-	if _, err := fmt.Fscanln(stdout, &line); err != nil {
-		b.Fatal(err)
-	}
-	return line
+	direct = start(b, faults.Command(b, "bench-backend", path))()
+	return direct, start(b, faults.Command(b, "bench-door", path))()
 }
 
 func benchGet(b *testing.B, address string) {

@@ -96,7 +96,8 @@ func (d *Dialer) Dial(ctx context.Context, endpoint string) (*Conn, error) {
 // the message is in the kernel's hands; it says nothing about its being received.
 //
 // An attachment is anything with a descriptor: *net.TCPConn, *net.TCPListener, *net.UDPConn,
-// *os.File and, except on Windows, *net.UnixConn and *net.UnixListener. Send keeps nothing of data
+// *os.File and, except on Windows, *net.UnixConn and *net.UnixListener. A type of your
+// own needs a File method like theirs on Windows. Send keeps nothing of data
 // and of the attachments; the handles stay the caller's to close. Closing one while Send
 // runs is safe.
 //

@@ -41,7 +41,7 @@
 // package builds and every function returns an error that is [errors.ErrUnsupported].
 //
 // On Windows, sending a socket takes it off the sender's completion port, as net.TCPConn.File does:
-// after Send, the sender should only close what it sent. No read or write may be pending on it when
+// after Send, also one that failed, the sender should only close what it gave it. No read or write may be pending on it when
 // it is sent. Unix-domain sockets cannot be sent there.
 //
 // On macOS the kernel may drop a descriptor that is on its way when its last open copy is closed

@@ -153,8 +153,8 @@ func answerLine(c net.Conn) error {
 	return err
 }
 
-// start starts cmd, waits until it says that it is ready if it will, and ends it with the test.
-func start(t testing.TB, cmd *exec.Cmd, says bool) {
+// start starts cmd and ends it with the test. hear returns the first line that it says.
+func start(t testing.TB, cmd *exec.Cmd) (hear func() string) {
 	t.Helper()
 	stdout := must(cmd.StdoutPipe())(t)
 	if err := cmd.Start(); err != nil {
@@ -164,11 +164,9 @@ func start(t testing.TB, cmd *exec.Cmd, says bool) {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	if !says {
-		return
-	}
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || strings.TrimSpace(line) != "ready" {
-		t.Fatalf("the other process said %q, %v", line, err)
+	return func() string {
+		t.Helper()
+		return strings.TrimSpace(must(bufio.NewReader(stdout).ReadString('\n'))(t))
 	}
 }
 
@@ -180,7 +178,10 @@ func startInheriting(t testing.TB, role string, says bool) (*ipc.Conn, *exec.Cmd
 	if err := theirs.PassTo(cmd); err != nil {
 		t.Fatal(err)
 	}
-	start(t, cmd, says)
+	hear := start(t, cmd)
+	if says {
+		hear()
+	}
 	if err := theirs.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +194,7 @@ func TestBetweenProcesses(t *testing.T) {
 	t.Run("over an endpoint", func(t *testing.T) {
 		path := endpoint(t)
 		cmd := faults.Command(t, "answer", path)
-		start(t, cmd, true)
+		start(t, cmd)()
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
 		c := must(ipc.Dial(ctx, path))(t)

@@ -2,6 +2,8 @@ package ipc_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -76,6 +78,45 @@ func TestWaitingHoldsNoThread(t *testing.T) {
 		c.Close()
 	}
 	waiting.Wait()
+}
+
+// TestDialWaitsForRoomInTheQueue dials a listener that does not accept until its queue is full.
+func TestDialWaitsForRoomInTheQueue(t *testing.T) {
+	faults.NoLeak(t)
+	path := endpoint(t)
+	fd := must(unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))(t)
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	first := must(ipc.Dial(context.Background(), path))(t)
+	defer first.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
+	defer cancel()
+	c, err := ipc.Dial(ctx, path)
+	if err == nil {
+		c.Close()
+	}
+	var late net.Error
+	if !errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, &late) || !late.Timeout() {
+		t.Errorf("dialed a full queue: %v", err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		c, err := ipc.Dial(context.Background(), path)
+		if err == nil {
+			c.Close()
+		}
+		done <- err
+	}()
+	accepted, _, err := unix.Accept(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(accepted)
+	if err := <-done; err != nil {
+		t.Errorf("dialed when there was room again: %v", err)
+	}
 }
 
 // parked counts goroutines that wait on the poller.

@@ -79,18 +79,7 @@ func TestHostilePeersLoseTheirChannel(t *testing.T) {
 		"cut short":                 {frame(0, nil, []byte("data"))[:18], io.ErrUnexpectedEOF.Error()},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := must(ipc.Listen(endpoint(t)))(t)
-			defer l.Close()
-			accepted := make(chan *ipc.Conn, 1)
-			go func() { c, _ := l.Accept(); accepted <- c }()
-			raw := dialRaw(t, l.Addr().String())
-			defer raw.Close()
-			c := <-accepted
-			if c == nil {
-				t.Fatal("not accepted")
-			}
-			defer c.Close()
-			c.SetDeadline(time.Now().Add(timeout))
+			c, raw := rawPair(t)
 			if _, err := raw.Write(test.bytes); err != nil {
 				t.Fatal(err)
 			}
@@ -110,29 +99,32 @@ func TestHostilePeersLoseTheirChannel(t *testing.T) {
 	}
 }
 
-// dialRaw opens the naked pipe, as SPEC.md says that a dialer must.
-func dialRaw(t *testing.T, path string) net.Conn {
+// rawPair returns a channel and the naked pipe at its other end, opened as SPEC.md says that a dialer
+// must.
+func rawPair(t *testing.T) (*ipc.Conn, net.Conn) {
 	t.Helper()
+	l := must(ipc.Listen(endpoint(t)))(t)
+	defer l.Close()
+	accepted := make(chan *ipc.Conn, 1)
+	go func() { c, _ := l.Accept(); accepted <- c }()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return must(winio.DialPipeAccessImpLevel(ctx, path, windows.GENERIC_READ|windows.GENERIC_WRITE, winio.PipeImpLevelIdentification))(t)
+	raw := must(winio.DialPipeAccessImpLevel(ctx, l.Addr().String(), windows.GENERIC_READ|windows.GENERIC_WRITE,
+		winio.PipeImpLevelIdentification))(t)
+	t.Cleanup(func() { raw.Close() })
+	c := <-accepted
+	if c == nil {
+		t.Fatal("not accepted")
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(timeout))
+	return c, raw
 }
 
 // TestASocketThatCannotBeImportedIsLost sends a WSAPROTOCOL_INFO that stands for nothing: that costs the
 // attachment, as a receiver without handles left would find, not the channel.
 func TestASocketThatCannotBeImportedIsLost(t *testing.T) {
-	l := must(ipc.Listen(endpoint(t)))(t)
-	defer l.Close()
-	accepted := make(chan *ipc.Conn, 1)
-	go func() { c, _ := l.Accept(); accepted <- c }()
-	raw := dialRaw(t, l.Addr().String())
-	defer raw.Close()
-	c := <-accepted
-	if c == nil {
-		t.Fatal("not accepted")
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(timeout))
+	c, raw := rawPair(t)
 	table := append([]byte{1, 0, 628 & 255, 628 >> 8, 0, 0, 0, 0}, make([]byte, 628)...)
 	b := []byte{'U', 'S', 'H', 1, 636 & 255, 636 >> 8, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0}
 	if _, err := raw.Write(append(b, table...)); err != nil {
