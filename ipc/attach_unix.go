@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 
+	"github.com/go-usher/usher/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -66,13 +67,13 @@ func toConn(a *Attachment) (net.Conn, error) {
 			return nil, fmt.Errorf("it is %s without a peer", what)
 		}
 	}
-	options := readOptions(a.h)
+	options := sys.ReadTCPOptions(uintptr(a.h))
 	c, err := viaFile(a, net.FileConn)
 	if err != nil {
 		return nil, err
 	}
 	if tcp, ok := c.(*net.TCPConn); ok {
-		if err := options.restore(tcp); err != nil {
+		if err := options.Restore(tcp); err != nil {
 			c.Close()
 			a.open, a.err = false, err
 			return nil, err

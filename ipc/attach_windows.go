@@ -9,6 +9,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/go-usher/usher/internal/sys"
 	"golang.org/x/sys/windows"
 )
 
@@ -38,12 +39,34 @@ func export(a syscall.Conn, target windows.Handle, pid uint32) (body []byte, und
 	case *net.UnixConn, *net.UnixListener:
 		return nil, nil, fmt.Errorf("a Unix-domain socket cannot be passed on Windows: %w", errors.ErrUnsupported)
 	}
-	s, ok := a.(interface{ File() (*os.File, error) })
-	if !ok {
-		return nil, nil, fmt.Errorf("%T is neither a file nor a socket with a File method: %w", a, errors.ErrUnsupported)
+	if s, ok := a.(interface{ File() (*os.File, error) }); ok {
+		body, err = exportSocket(s, pid)
+	} else {
+		body, err = exportRaw(a, pid)
 	}
-	body, err = exportSocket(s, pid)
 	return body, func() {}, err
+}
+
+// exportRaw exports a socket that is on no completion port already.
+func exportRaw(s syscall.Conn, pid uint32) (body []byte, err error) {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var dupErr error
+	err = raw.Control(func(h uintptr) { body, dupErr = duplicateSocket(windows.Handle(h), pid) })
+	if err == nil {
+		err = dupErr
+	}
+	return body, err
+}
+
+func duplicateSocket(s windows.Handle, pid uint32) ([]byte, error) {
+	var info windows.WSAProtocolInfo
+	if err := windows.WSADuplicateSocket(s, pid, &info); err != nil {
+		return nil, os.NewSyscallError("WSADuplicateSocket", err)
+	}
+	return binary.Append(nil, binary.LittleEndian, &info)
 }
 
 func exportSocket(s interface{ File() (*os.File, error) }, pid uint32) ([]byte, error) {
@@ -54,12 +77,7 @@ func exportSocket(s interface{ File() (*os.File, error) }, pid uint32) ([]byte, 
 	defer f.Close()
 	// File took the socket off its completion port and put the duplicate onto one. The receiver can
 	// only use the socket when it is on none: Fd takes it off.
-	h := windows.Handle(f.Fd())
-	var info windows.WSAProtocolInfo
-	if err := windows.WSADuplicateSocket(h, pid, &info); err != nil {
-		return nil, os.NewSyscallError("WSADuplicateSocket", err)
-	}
-	return binary.Append(nil, binary.LittleEndian, &info)
+	return duplicateSocket(windows.Handle(f.Fd()), pid)
 }
 
 func exportFile(f *os.File, target windows.Handle) (body []byte, undo func(), err error) {
@@ -107,8 +125,8 @@ func importEntry(e entry) (*Attachment, error) {
 		return nil, fmt.Errorf("%w: a file with a body of %d bytes, want %d", ErrProtocol, len(e.body), fileBody)
 	}
 	h := windows.Handle(binary.LittleEndian.Uint64(e.body))
-	if t, err := windows.GetFileType(h); err != nil || t == windows.FILE_TYPE_UNKNOWN {
-		return nil, fmt.Errorf("%w: %#x is no handle of a file", ErrProtocol, h)
+	if t, err := windows.GetFileType(h); (err != nil || t == windows.FILE_TYPE_UNKNOWN) && !sys.IsSection(h) {
+		return nil, fmt.Errorf("%w: %#x is no handle of a file or a section", ErrProtocol, h)
 	}
 	return newAttachment(h, kindFile, e.name), nil
 }
@@ -165,13 +183,13 @@ func toConn(a *Attachment) (net.Conn, error) {
 			return nil, fmt.Errorf("it is %s without a peer", what)
 		}
 	}
-	options := readOptions(a.h)
+	options := sys.ReadTCPOptions(uintptr(a.h))
 	c, err := viaFile(a, net.FileConn)
 	if err != nil {
 		return nil, err
 	}
 	if tcp, ok := c.(*net.TCPConn); ok {
-		if err := options.restore(tcp); err != nil {
+		if err := options.Restore(tcp); err != nil {
 			c.Close()
 			a.open, a.err = false, err
 			return nil, err

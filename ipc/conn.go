@@ -96,13 +96,13 @@ func (d *Dialer) Dial(ctx context.Context, endpoint string) (*Conn, error) {
 // the message is in the kernel's hands; it says nothing about its being received.
 //
 // An attachment is anything with a descriptor: *net.TCPConn, *net.TCPListener, *net.UDPConn,
-// *os.File and, except on Windows, *net.UnixConn and *net.UnixListener. A type of your
-// own needs a File method like theirs on Windows. Send keeps nothing of data
-// and of the attachments; the handles stay the caller's to close. Closing one while Send
-// runs is safe.
+// *os.File (on Windows also one that has the handle of a section) and, except on Windows, *net.UnixConn and
+// *net.UnixListener. A type of your own needs a File method like theirs on Windows, or a socket that is
+// on no completion port. Send keeps nothing of data and of the attachments; the handles stay the
+// caller's to close. Closing one while Send runs is safe.
 //
 // A message over the channel's [Limits] gives an error that is [ErrTooLarge] and a bad attachment
-// one that names it; nothing is sent then and the channel lives on. If a deadline or a failure comes
+// one that is [ErrAttachment] and names it; nothing is sent then and the channel lives on. If a deadline or a failure comes
 // when part of the message is sent, the channel breaks: all later calls fail, and the peer gets
 // [io.ErrUnexpectedEOF], never half a message. On Windows any failed write breaks the channel,
 // because there the system does not tell how much of it was read.
@@ -119,7 +119,7 @@ func (c *Conn) send(data []byte, attachments []syscall.Conn) error {
 	}
 	for i, a := range attachments {
 		if err := checkAttachment(a); err != nil {
-			return fmt.Errorf("attachment %d: %w", i, err)
+			return attachmentError(i, err)
 		}
 	}
 	c.wmu.Lock()
@@ -138,6 +138,10 @@ func (c *Conn) send(data []byte, attachments []syscall.Conn) error {
 		c.breakChannel(fmt.Errorf("a message was cut short: %w", err))
 	}
 	return err
+}
+
+func attachmentError(i int, err error) error {
+	return fmt.Errorf("%w: attachment %d: %w", ErrAttachment, i, err)
 }
 
 func checkAttachment(a syscall.Conn) error {

@@ -15,6 +15,10 @@ var (
 	// ErrDenied is in the chain of an error that says why a policy refused a peer.
 	ErrDenied = errors.New("peer denied")
 
+	// ErrAttachment is in the chain of an error of Send that says which attachment could not be sent and
+	// why. Nothing was sent then.
+	ErrAttachment = errors.New("bad attachment")
+
 	// ErrTooLarge is in the chain of an error of Send for a message over the limits.
 	ErrTooLarge = errors.New("message too large")
 )

@@ -24,6 +24,11 @@ type ListenConfig struct {
 	// numbers, and only a peer that may open this process can have put one into it.
 	Policy Policy
 
+	// Replace listens also where another process does, on Unix: new channels come here from then on,
+	// without one that finds nobody. The other keeps the channels that it has accepted, and those that
+	// wait for it; it is not told, but see [Listener.Replaced]. On Windows a name can have one listener.
+	Replace bool
+
 	// Refused, if not nil, is told of each peer that Policy refused and of the reason. Accept calls
 	// it, and goes on when it returns.
 	Refused func(error)
@@ -83,6 +88,10 @@ func (l *Listener) Close() error {
 	l.closeOnce.Do(func() { err = l.l.close() })
 	return opError("close", l.addr, err)
 }
+
+// Replaced says whether the endpoint is not this listener's any more: another process has replaced it,
+// or somebody removed its socket file. On Windows that cannot be.
+func (l *Listener) Replaced() bool { return l.l.replaced() }
 
 // Addr returns the endpoint's path.
 func (l *Listener) Addr() net.Addr { return l.addr }

@@ -153,7 +153,7 @@ func listen(path string, plainName bool, lc *ListenConfig) (_ acceptor, err erro
 		return nil, err
 	}
 	defer unlock()
-	if err := checkFree(path); err != nil {
+	if err := checkFree(path, lc.Replace); err != nil {
 		return nil, err
 	}
 	var random [4]byte
@@ -190,8 +190,8 @@ func listen(path string, plainName bool, lc *ListenConfig) (_ acceptor, err erro
 	return &unixAcceptor{ul: ul, path: path, info: info}, nil
 }
 
-// checkFree fails unless path is free or the socket of a process that is gone.
-func checkFree(path string) error {
+// checkFree fails unless path is free, or the socket of a process that is gone or may be replaced.
+func checkFree(path string, replace bool) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -201,6 +201,9 @@ func checkFree(path string) error {
 	}
 	if info.Mode().Type() != os.ModeSocket {
 		return fmt.Errorf("%s is there and is not a socket: %s", path, info.Mode())
+	}
+	if replace {
+		return nil
 	}
 	err = probe(path)
 	if errors.Is(err, unix.ECONNREFUSED) {
@@ -233,7 +236,12 @@ func (a *unixAcceptor) unlink() {
 		return
 	}
 	defer unlock()
-	if info, err := os.Lstat(a.path); err == nil && os.SameFile(info, a.info) {
+	if !a.replaced() {
 		os.Remove(a.path)
 	}
+}
+
+func (a *unixAcceptor) replaced() bool {
+	info, err := os.Lstat(a.path)
+	return err != nil || !os.SameFile(info, a.info)
 }

@@ -79,6 +79,8 @@ func (a *pipeAcceptor) accept() (transport, error) {
 	return newPipeTransport(c.(winioConn), serverEnd), nil
 }
 
+func (a *pipeAcceptor) replaced() bool { return false }
+
 func (a *pipeAcceptor) close() error { return pipeError(a.l.Close()) }
 
 func dial(ctx context.Context, path string) (transport, error) {

@@ -50,6 +50,14 @@ func newAttachment(h handle, k kind, name string) *Attachment {
 // lostAttachment stands for one that was announced and did not arrive.
 func lostAttachment(err error) *Attachment { return &Attachment{err: err} }
 
+// Err returns nil while the attachment can be taken; else why it cannot: it did not arrive, was taken, or
+// its message is closed.
+func (a *Attachment) Err() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return opError("take", nil, a.err)
+}
+
 // Conn takes the attachment as a connection: a *net.TCPConn, *net.UnixConn or (connected)
 // *net.UDPConn, as was sent, on the runtime's poller. A TCP connection has the no-delay and
 // keep-alive settings that it had at the sender.

@@ -37,5 +37,6 @@ type transport interface {
 // acceptor is a listener for transports.
 type acceptor interface {
 	accept() (transport, error)
+	replaced() bool
 	close() error
 }

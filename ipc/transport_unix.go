@@ -162,12 +162,12 @@ func withDescriptors(attachments []syscall.Conn, fds []int, f func([]int) error)
 	}
 	raw, err := attachments[i].SyscallConn()
 	if err != nil {
-		return fmt.Errorf("attachment %d: %w", i, err)
+		return attachmentError(i, err)
 	}
 	var inner error
 	err = raw.Control(func(fd uintptr) { inner = withDescriptors(attachments, append(fds, int(fd)), f) })
 	if err != nil {
-		return fmt.Errorf("attachment %d: %w", i, err)
+		return attachmentError(i, err)
 	}
 	return inner
 }

@@ -121,7 +121,7 @@ func (t *pipeTransport) exportAll(attachments []syscall.Conn) (bodies [][]byte, 
 			for _, f := range undos {
 				f()
 			}
-			return nil, nil, fmt.Errorf("attachment %d: %w", i, err)
+			return nil, nil, attachmentError(i, err)
 		}
 		bodies, undos = append(bodies, body), append(undos, undoOne)
 	}

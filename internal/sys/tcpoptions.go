@@ -1,10 +1,12 @@
 //go:build darwin || freebsd || linux || netbsd || openbsd || windows
 
-package ipc
+package sys
 
 import (
+	"errors"
 	"net"
 	"os"
+	"syscall"
 )
 
 // option is a setting of a TCP connection that net.FileConn changes, and to what.
@@ -12,13 +14,13 @@ type option struct {
 	level, name, fileConn int
 }
 
-// options are the values that a connection had, in the order of tcpOptions; absent ones are -1.
-type options [5]int
+// TCPOptions are the values that a connection had, in the order of tcpOptions; absent ones are -1.
+type TCPOptions [5]int
 
-// readOptions reads, from a handle that may be no TCP connection at all, what net.FileConn would
-// change.
-func readOptions(h handle) options {
-	var values options
+// ReadTCPOptions reads, from a socket or file that may be no TCP connection at all, what net.FileConn
+// would change.
+func ReadTCPOptions(h uintptr) TCPOptions {
+	var values TCPOptions
 	for i := range values {
 		values[i] = -1
 		if i >= len(tcpOptions) {
@@ -31,8 +33,8 @@ func readOptions(h handle) options {
 	return values
 }
 
-// restore gives a connection fresh from net.FileConn the values that it had.
-func (values options) restore(c *net.TCPConn) error {
+// Restore gives a connection fresh from net.FileConn the values that it had.
+func (values TCPOptions) Restore(c *net.TCPConn) error {
 	for i, o := range tcpOptions {
 		if values[i] < 0 || same(values[i], o.fileConn) {
 			continue
@@ -42,12 +44,14 @@ func (values options) restore(c *net.TCPConn) error {
 			return err
 		}
 		var setErr error
-		err = raw.Control(func(fd uintptr) { setErr = setOption(handle(fd), o, values[i]) })
-		if err == nil {
-			err = os.NewSyscallError("setsockopt", setErr)
-		}
+		err = raw.Control(func(h uintptr) { setErr = setOption(h, o, values[i]) })
 		if err != nil {
 			return err
+		}
+		// The value is one that the kernel gave, so it is the connection that is not valid: macOS says
+		// so of one that the peer has reset (setsockopt(2)), and FileConn could not change it either.
+		if setErr != nil && !errors.Is(setErr, syscall.EINVAL) {
+			return os.NewSyscallError("setsockopt", setErr)
 		}
 	}
 	return nil

@@ -1,4 +1,4 @@
-package ipc
+package sys
 
 import "golang.org/x/sys/unix"
 

@@ -1,4 +1,4 @@
-package ipc
+package sys
 
 import "golang.org/x/sys/windows"
 
@@ -11,8 +11,10 @@ var tcpOptions = []option{
 	{windows.IPPROTO_TCP, 16, 9},  // TCP_KEEPCNT
 }
 
-func getOption(s handle, o option) (int, error) { return windows.GetsockoptInt(s, o.level, o.name) }
+func getOption(s uintptr, o option) (int, error) {
+	return windows.GetsockoptInt(windows.Handle(s), o.level, o.name)
+}
 
-func setOption(s handle, o option, value int) error {
-	return windows.SetsockoptInt(s, o.level, o.name, value)
+func setOption(s uintptr, o option, value int) error {
+	return windows.SetsockoptInt(windows.Handle(s), o.level, o.name, value)
 }

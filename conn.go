@@ -1,0 +1,123 @@
+package usher
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/go-usher/usher/ipc"
+)
+
+// Conn is a connection that was handed over, or that its giver took back. It reads first what the
+// giver had read of it, then what the kernel holds. Its methods may be called from several
+// goroutines at once.
+type Conn struct {
+	p             *ipc.PrefixConn
+	info          Info
+	giver         ipc.Peer
+	local, remote net.Addr
+	closed        atomic.Bool
+}
+
+var (
+	_ net.Conn      = (*Conn)(nil)
+	_ io.ReaderFrom = (*Conn)(nil)
+	_ io.WriterTo   = (*Conn)(nil)
+	_ syscall.Conn  = (*Conn)(nil)
+)
+
+// newConn takes over c. The addresses given are for where the kernel does not tell: on a connection
+// that the client has reset.
+func newConn(c net.Conn, prefix []byte, info Info, local, remote net.Addr) *Conn {
+	if a := c.LocalAddr(); a != nil {
+		local = a
+	}
+	if a := c.RemoteAddr(); a != nil {
+		remote = a
+	}
+	return &Conn{p: ipc.NewPrefixConn(c, prefix), info: info, local: orNowhere(local), remote: orNowhere(remote)}
+}
+
+// orNowhere spares callers of LocalAddr and RemoteAddr a nil.
+func orNowhere(a net.Addr) net.Addr {
+	if a == nil {
+		return &net.TCPAddr{}
+	}
+	return a
+}
+
+func tcpAddr(a netip.AddrPort) net.Addr {
+	if !a.IsValid() {
+		return nil
+	}
+	return net.TCPAddrFromAddrPort(a)
+}
+
+// Info returns what the giver told of the connection.
+func (c *Conn) Info() Info { return c.info }
+
+// Giver returns the process that handed the connection over, as the kernel knew it when the channel
+// was made. It is the zero Peer for a connection from [Offer.Reclaim].
+func (c *Conn) Giver() ipc.Peer { return c.giver }
+
+// Read reads what is left of the prefix, whatever the deadline, then from the connection.
+func (c *Conn) Read(b []byte) (int, error) { return c.p.Read(b) }
+
+// Write writes to the connection.
+func (c *Conn) Write(b []byte) (int, error) { return c.p.Write(b) }
+
+// Close ends the connection, for whoever has a copy of its descriptor, and closes this one. The client
+// learns of it at once, though the giver may not have dropped its copy yet. Reads and writes that wait
+// return an error that is [net.ErrClosed], as does a second Close.
+func (c *Conn) Close() error {
+	at(stepClose, before)
+	defer at(stepClose, after)
+	if !c.closed.Swap(true) {
+		// It fails for a connection that has ended by itself, which is as good.
+		if raw, err := c.p.SyscallConn(); err == nil {
+			_ = raw.Control(shutdown)
+		}
+	}
+	return c.p.Close()
+}
+
+// LocalAddr returns the address that the client connected to.
+func (c *Conn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr returns the address of the client, or of the proxy before it (see [Info]).
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+
+// SetDeadline sets the read and the write deadline, as [net.Conn] says.
+func (c *Conn) SetDeadline(t time.Time) error { return c.p.SetDeadline(t) }
+
+// SetReadDeadline sets the read deadline. It does not hold for the prefix, which is here.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.p.SetReadDeadline(t) }
+
+// SetWriteDeadline sets the write deadline.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.p.SetWriteDeadline(t) }
+
+// CloseRead shuts down the reading side.
+func (c *Conn) CloseRead() error { return c.p.CloseRead() }
+
+// CloseWrite shuts down the writing side: the client reads to the end, and can go on writing.
+func (c *Conn) CloseWrite() error { return c.p.CloseWrite() }
+
+// ReadFrom copies from r to the connection, by sendfile or splice where *net.TCPConn does.
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) { return c.p.ReadFrom(r) }
+
+// WriteTo copies what is left of the prefix, then the connection, to w, by splice where *net.TCPConn
+// does.
+func (c *Conn) WriteTo(w io.Writer) (int64, error) { return c.p.WriteTo(w) }
+
+// Buffered returns how many bytes of the prefix are not read yet.
+func (c *Conn) Buffered() int { return c.p.Buffered() }
+
+// NetConn returns the connection below, a *net.TCPConn or *net.UnixConn. It stays c's to close, and
+// does not have what is left of the prefix: see Buffered.
+func (c *Conn) NetConn() net.Conn { return c.p.NetConn() }
+
+// SyscallConn returns the raw connection, which passes by what is left of the prefix.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.p.SyscallConn() }

@@ -1,0 +1,418 @@
+package usher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/go-usher/usher/ipc"
+)
+
+// giving is the giver's end of a channel. One goroutine writes offers and one reads answers, so that
+// no call of handoff ever waits for the taker in a system call: each waits for its outcome or for its
+// context, and the ticket decides.
+type giving struct {
+	c    *ipc.Conn
+	page *page
+
+	free chan uint8 // the slots that no offer has; holding one is leave to make an offer
+	out  chan *slot // offers to be sent, at most one a slot
+
+	ended chan struct{} // closed when the channel has
+	err   error         // why; read it after ended
+
+	mu      sync.Mutex
+	isEnded bool
+	slots   [MaxOpen]slot
+}
+
+// slot is what the giver knows of a slot. giving.mu guards it.
+//
+//	free ──► open ──────────────────► free       claimed, or declined
+//	          │
+//	          └──► withdrawn ────────► free       and then answered
+//
+// A slot whose offer was withdrawn stays taken until the taker has answered for it: so a stopped taker
+// has no more than its window of offers, and their descriptors, on their way to it.
+type slot struct {
+	ticket
+	state   slotState
+	offer   *Offer
+	outcome chan error // of the offer that is open; has room for it
+}
+
+type slotState uint8
+
+const (
+	slotFree slotState = iota
+	slotQueued
+	slotOpen
+	slotWithdrawn
+)
+
+// errChannelEnded is in the chain of errors for which another channel to the same endpoint may do
+// better: the taker is gone, or leaves.
+var errChannelEnded = errors.New("the channel to the taker has ended")
+
+// newGiving takes over c. It says hello, waits for the taker's, and starts.
+func newGiving(ctx context.Context, c *ipc.Conn) (_ *giving, err error) {
+	defer func() {
+		if err != nil {
+			c.Close()
+		}
+	}()
+	page, f, err := newPage()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			page.release()
+		}
+	}()
+	defer f.Close()
+	defer boundBy(ctx, c)()
+	if err := c.Send(appendHello(nil, 0), f); err != nil {
+		return nil, inContext(ctx, endedBy(err))
+	}
+	window, err := receiveHello(c)
+	if err != nil {
+		return nil, inContext(ctx, err)
+	}
+	g := &giving{
+		c: c, page: page,
+		free: make(chan uint8, MaxOpen), out: make(chan *slot, MaxOpen), ended: make(chan struct{}),
+	}
+	for i := range window {
+		g.slots[i] = slot{ticket: ticket{slot: uint8(i)}, outcome: make(chan error, 1)}
+		g.free <- uint8(i)
+	}
+	go g.write()
+	go g.read()
+	return g, nil
+}
+
+// boundBy makes ctx bound what c does until the function that it returns is called.
+func boundBy(ctx context.Context, c *ipc.Conn) (release func()) {
+	var mu sync.Mutex
+	released := false
+	stop := context.AfterFunc(ctx, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !released {
+			c.SetDeadline(time.Unix(1, 0))
+		}
+	})
+	return func() {
+		stop()
+		mu.Lock()
+		defer mu.Unlock()
+		released = true
+		c.SetDeadline(time.Time{})
+	}
+}
+
+// inContext says that ctx has ended where that is the cause of err.
+func inContext(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		return contextError(ctx, "the listener has not greeted")
+	}
+	return err
+}
+
+// receiveHello returns the taker's window.
+func receiveHello(c *ipc.Conn) (window int, err error) {
+	m, err := c.Receive()
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("the listener has closed it without a hello: %w", io.ErrUnexpectedEOF)
+	}
+	if err != nil {
+		return 0, endedBy(err)
+	}
+	defer m.Close()
+	hello, err := parseMessage(m.Data)
+	if err != nil {
+		return 0, err
+	}
+	if hello.typ == msgLeaving {
+		return 0, leavingError(hello)
+	}
+	if hello.typ != msgHello || hello.window < 1 || hello.window > MaxOpen {
+		return 0, fmt.Errorf("%w: it began with a message of type %d and window %d, want a hello and 1 to %d",
+			ipc.ErrProtocol, hello.typ, hello.window, MaxOpen)
+	}
+	return hello.window, nil
+}
+
+// handoff makes one offer and returns its outcome: nil if and only if the taker has claimed.
+func (g *giving) handoff(ctx context.Context, o *Offer) error {
+	s, err := g.open(ctx, o)
+	if err != nil {
+		return err
+	}
+	select {
+	case err = <-s.outcome:
+		return err
+	case <-ctx.Done():
+		return g.withdrawLate(ctx, s)
+	}
+}
+
+// open waits for a slot and queues the offer there.
+func (g *giving) open(ctx context.Context, o *Offer) (*slot, error) {
+	var i uint8
+	select {
+	case i = <-g.free:
+	case <-g.ended:
+		return nil, g.err
+	case <-ctx.Done():
+		return nil, contextError(ctx, "the taker has its fill of offers that it has not answered")
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.isEnded {
+		return nil, g.err
+	}
+	s := &g.slots[i]
+	s.generation = (s.generation + 1) & maxGeneration
+	at(stepOffer, before)
+	if err := g.page.offer(s.ticket); err != nil {
+		g.endLocked(err)
+		return nil, err
+	}
+	at(stepOffer, after)
+	s.state, s.offer = slotQueued, o
+	g.out <- s
+	return s, nil
+}
+
+// withdrawLate is for an offer whose context has ended.
+func (g *giving) withdrawLate(ctx context.Context, s *slot) error {
+	g.mu.Lock()
+	if s.state == slotQueued || s.state == slotOpen {
+		g.settle(s, contextError(ctx, "the taker has not claimed it"))
+	}
+	g.mu.Unlock()
+	return <-s.outcome // it is there: settled here or just before
+}
+
+// settle ends an offer that is open: withdrawn with err as its outcome, unless the taker has claimed
+// it. g.mu is held.
+func (g *giving) settle(s *slot, err error) {
+	at(stepWithdraw, before)
+	claimed, spoilt := g.page.withdraw(s.ticket)
+	at(stepWithdraw, after)
+	if claimed {
+		err = nil
+	} else if spoilt != nil {
+		err = errors.Join(err, spoilt)
+	}
+	s.state, s.offer = slotWithdrawn, nil
+	s.outcome <- err
+	if spoilt != nil {
+		g.endLocked(spoilt)
+	}
+}
+
+// freeLocked makes a slot free that was answered for. g.mu is held.
+func (g *giving) freeLocked(s *slot) {
+	s.state = slotFree
+	g.free <- s.slot
+}
+
+// write sends offers.
+func (g *giving) write() {
+	var buf []byte
+	for {
+		var s *slot
+		select {
+		case s = <-g.out:
+		case <-g.ended:
+			return
+		}
+		g.mu.Lock()
+		if s.state != slotQueued { // withdrawn before it was sent: the taker will not answer for it
+			if !g.isEnded {
+				g.freeLocked(s)
+			}
+			g.mu.Unlock()
+			continue
+		}
+		o, t := s.offer, s.ticket
+		s.state = slotOpen
+		g.mu.Unlock()
+
+		buf = appendOffer(buf[:0], t, o.encoded, o.prefix)
+		at(stepSend, before)
+		err := g.c.Send(buf, o.held)
+		at(stepSend, after)
+		if err != nil {
+			g.notSent(s, t, err)
+		}
+		if cap(buf) > keptBuffer {
+			buf = nil
+		}
+	}
+}
+
+const keptBuffer = 64 << 10
+
+// notSent is for an offer that Send refused. The channel is at its end unless the fault is the
+// offer's own, or the system's for the moment.
+func (g *giving) notSent(s *slot, t ticket, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.isEnded {
+		return
+	}
+	if !unsent(err) {
+		g.endLocked(endedBy(err))
+		return
+	}
+	if s.ticket == t && s.state == slotOpen {
+		g.settle(s, err)
+	}
+	if s.ticket == t && !g.isEnded { // no answer will come for what was not sent
+		g.freeLocked(s)
+	}
+}
+
+// read reads answers to the end of the channel.
+func (g *giving) read() {
+	for {
+		err := g.readOne()
+		if err != nil {
+			g.end(err)
+			return
+		}
+	}
+}
+
+func (g *giving) readOne() error {
+	m, err := g.c.Receive()
+	if err != nil {
+		return endedBy(err)
+	}
+	defer m.Close()
+	msg, err := parseMessage(m.Data)
+	if err != nil {
+		return err
+	}
+	switch msg.typ {
+	case msgAnswers:
+		return g.take(msg.answers)
+	case msgLeaving:
+		return leavingError(msg)
+	}
+	return fmt.Errorf("%w: a taker sent a message of type %d", ipc.ErrProtocol, msg.typ)
+}
+
+func (g *giving) take(answers []answer) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, a := range answers {
+		if g.isEnded {
+			return g.err
+		}
+		if err := g.takeOne(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeOne believes the ticket, not the answer: a claim that is not on the page is none, and one that is
+// there stands whatever the taker says. g.mu is held.
+func (g *giving) takeOne(a answer) error {
+	s := &g.slots[min(int(a.slot), MaxOpen-1)]
+	if a.ticket != s.ticket || s.state != slotOpen && s.state != slotWithdrawn {
+		return fmt.Errorf("%w: an answer for offer %d of slot %d, which is not open", ipc.ErrProtocol, a.generation, a.slot)
+	}
+	if s.state == slotOpen {
+		at(stepTold, before)
+		switch a.verb {
+		case verbClaimed:
+			claimed, err := g.page.isClaimed(s.ticket)
+			if err != nil {
+				return err
+			}
+			if !claimed {
+				return fmt.Errorf("%w: it says that it has claimed an offer, and has not", ipc.ErrProtocol)
+			}
+			s.state, s.offer = slotWithdrawn, nil
+			s.outcome <- nil
+		case verbDeclined:
+			g.settle(s, fmt.Errorf("%w: %v", ErrDeclined, a.reason))
+		case verbDropped:
+			return fmt.Errorf("%w: it dropped an offer that was not withdrawn", ipc.ErrProtocol)
+		}
+		at(stepTold, after)
+	}
+	if !g.isEnded {
+		g.freeLocked(s)
+	}
+	return nil
+}
+
+// leavingError is what a taker's farewell means here.
+func leavingError(m message) error {
+	switch m.reason {
+	case reasonProtocol:
+		return fmt.Errorf("%w: the taker says so of this side: %.200q", ipc.ErrProtocol, m.text)
+	case reasonReplaced:
+		return fmt.Errorf("%w: %w", errChannelEnded, ErrReplaced)
+	}
+	return fmt.Errorf("%w: the taker leaves: %v", errChannelEnded, m.reason)
+}
+
+// endedBy says of an error of the channel that the channel has ended.
+func endedBy(err error) error {
+	if errors.Is(err, ipc.ErrProtocol) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errChannelEnded, err)
+}
+
+// unsent says whether an error of Send leaves the channel as it was: the fault is the connection's, or
+// the user has too many descriptors on their way (unix(7)).
+func unsent(err error) bool {
+	return errors.Is(err, ipc.ErrAttachment) || errors.Is(err, syscall.ETOOMANYREFS)
+}
+
+// end withdraws all that is open and closes the channel. What the taker has claimed until now is its
+// own; what it has not, it cannot any more.
+func (g *giving) end(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.endLocked(err)
+}
+
+func (g *giving) endLocked(err error) {
+	if g.isEnded {
+		return
+	}
+	g.isEnded, g.err = true, err
+	for i := range g.slots {
+		if s := &g.slots[i]; s.state == slotQueued || s.state == slotOpen {
+			g.settle(s, err)
+		}
+	}
+	close(g.ended)
+	g.c.Close()
+	g.page.release()
+}
+
+// hasEnded returns why the channel has ended, or nil.
+func (g *giving) hasEnded() error {
+	select {
+	case <-g.ended:
+		return g.err
+	default:
+		return nil
+	}
+}

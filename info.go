@@ -1,0 +1,133 @@
+package usher
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// Info is what the giver learnt of a connection and tells the taker. All of it is the giver's word.
+// The zero value says nothing.
+type Info struct {
+	// Route is the giver's name for the rule by which it chose this taker.
+	Route string
+
+	// ServerName is the host that the client named in its TLS ClientHello (RFC 6066 section 3).
+	ServerName string
+
+	// ALPN are the protocols that the client offered there, in its order (RFC 7301).
+	ALPN []string
+
+	// Host and Path are those of the first HTTP request.
+	Host, Path string
+
+	// Client is the client's address where the connection came through a proxy that told it;
+	// otherwise it is not valid, and the connection's RemoteAddr is the client.
+	Client netip.AddrPort
+}
+
+// Fields of an offer's info on the wire: field:u8 length:u16 value. SPEC.md lists them. A reader skips
+// those it does not know.
+const (
+	fieldRoute      = 1
+	fieldServerName = 2
+	fieldALPN       = 3 // once for each protocol
+	fieldHost       = 4
+	fieldPath       = 5
+	fieldClient     = 6
+	fieldLocal      = 7 // the connection's addresses, for a taker to which the kernel no longer tells them
+	fieldRemote     = 8
+)
+
+const (
+	fieldHeadLen = 3
+	maxInfo      = 1<<16 - 1
+)
+
+// encodeInfo returns info and the connection's addresses as an offer carries them.
+func encodeInfo(info *Info, local, remote net.Addr) ([]byte, error) {
+	b := make([]byte, 0, 128)
+	b = appendField(b, fieldRoute, info.Route)
+	b = appendField(b, fieldServerName, info.ServerName)
+	for _, p := range info.ALPN {
+		b = appendField(b, fieldALPN, p)
+	}
+	b = appendField(b, fieldHost, info.Host)
+	b = appendField(b, fieldPath, info.Path)
+	if info.Client.IsValid() {
+		b = appendField(b, fieldClient, info.Client.String())
+	}
+	b = appendAddr(b, fieldLocal, local)
+	b = appendAddr(b, fieldRemote, remote)
+	if len(b) > maxInfo {
+		return nil, fmt.Errorf("the info has %d bytes, limit %d", len(b), maxInfo)
+	}
+	return b, nil
+}
+
+// appendField leaves empty values out. One that is too long for its length field makes the whole too
+// long, which the caller checks.
+func appendField(b []byte, field byte, value string) []byte {
+	if value == "" {
+		return b
+	}
+	b = append(b, field)
+	b = binary.LittleEndian.AppendUint16(b, uint16(min(len(value), maxInfo)))
+	return append(b, value...)
+}
+
+func appendAddr(b []byte, field byte, a net.Addr) []byte {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return b
+	}
+	at := len(b)
+	b = append(b, field, 0, 0)
+	b = tcp.AddrPort().AppendTo(b)
+	binary.LittleEndian.PutUint16(b[at+1:], uint16(len(b)-at-fieldHeadLen))
+	return b
+}
+
+// decodeInfo reads what encodeInfo wrote, from a peer.
+func decodeInfo(b []byte) (info Info, local, remote netip.AddrPort, err error) {
+	for at := 0; at < len(b); {
+		if len(b)-at < fieldHeadLen {
+			return info, local, remote, fmt.Errorf("the info ends within a field at byte %d", at)
+		}
+		field, n := b[at], int(binary.LittleEndian.Uint16(b[at+1:]))
+		start := at + fieldHeadLen
+		if len(b)-start < n {
+			return info, local, remote, fmt.Errorf("field %d of the info, at byte %d, has %d bytes and says %d", field, at, len(b)-start, n)
+		}
+		value := b[start : start+n]
+		at = start + n
+		switch field {
+		case fieldRoute:
+			info.Route = string(value)
+		case fieldServerName:
+			info.ServerName = string(value)
+		case fieldALPN:
+			info.ALPN = append(info.ALPN, string(value))
+		case fieldHost:
+			info.Host = string(value)
+		case fieldPath:
+			info.Path = string(value)
+		case fieldClient:
+			err = decodeAddr(value, &info.Client)
+		case fieldLocal:
+			err = decodeAddr(value, &local)
+		case fieldRemote:
+			err = decodeAddr(value, &remote)
+		}
+		if err != nil {
+			return info, local, remote, fmt.Errorf("field %d of the info: %w", field, err)
+		}
+	}
+	return info, local, remote, nil
+}
+
+func decodeAddr(value []byte, into *netip.AddrPort) (err error) {
+	*into, err = netip.ParseAddrPort(string(value))
+	return err
+}

@@ -1,0 +1,394 @@
+package usher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/go-usher/usher/ipc"
+)
+
+// DefaultBacklog is how many offers a listener keeps waiting for Accept unless told otherwise.
+const DefaultBacklog = 256
+
+// Listen listens at an endpoint and admits the same user and root; see [ListenConfig].
+func Listen(endpoint string) (*Listener, error) { return new(ListenConfig).Listen(endpoint) }
+
+// ListenConfig has options for listening. Its zero value is that of [Listen].
+type ListenConfig struct {
+	// Replace listens in the place of a process that listens at the endpoint already. New offers come
+	// to the new listener. The old one's Accept returns [ErrReplaced], what it has not claimed goes back
+	// to the givers, who hand it to the new one, and what it has claimed it keeps. On Unix there is no
+	// instant without a listener; on Windows there are some milliseconds, in which a Target that was
+	// connected waits, and a Dial fails.
+	Replace bool
+
+	// Backlog is how many offers, of all channels together, may wait for Accept; [DefaultBacklog] if
+	// it is zero. Each holds a descriptor. A giver whose offer finds no room is declined; it finds some
+	// for [MaxOpen] offers at most.
+	Backlog int
+
+	// Mode, SecurityDescriptor and Policy say who is admitted; see [ipc.ListenConfig]. Whoever is may
+	// replace the listener on Windows, if [ipc.SameUser] admits it too.
+	Mode               fs.FileMode
+	SecurityDescriptor string
+	Policy             ipc.Policy
+
+	// Refused, if not nil, is told of each giver that Policy refused, or whose channel was dropped
+	// since it broke the protocol, and of the reason.
+	Refused func(error)
+}
+
+// Listener receives connections that are handed over at an endpoint. It is a [net.Listener].
+type Listener struct {
+	config ListenConfig
+	l      *ipc.Listener
+	addr   net.Addr
+	window int // offers that a channel may have open
+	spare  spare
+
+	queue  chan *arrival
+	closed chan struct{} // closed when Accept is to return closedErr
+	idle   chan struct{} // closed when the listener is closed and the last channel has ended
+
+	mu        sync.Mutex
+	closedErr error
+	channels  map[*taking]struct{}
+}
+
+var _ net.Listener = (*Listener)(nil)
+
+// Listen listens at an endpoint. Where another process does it fails with an error that is
+// syscall.EADDRINUSE, unless Replace is set.
+func (lc *ListenConfig) Listen(endpoint string) (*Listener, error) {
+	l, err := lc.listen(endpoint)
+	return l, opError("listen", addr(endpoint), err)
+}
+
+func (lc *ListenConfig) listen(endpoint string) (_ *Listener, err error) {
+	l := &Listener{config: *lc, closed: make(chan struct{}), idle: make(chan struct{}), channels: make(map[*taking]struct{})}
+	if l.config.Backlog <= 0 {
+		l.config.Backlog = DefaultBacklog
+	}
+	l.queue = make(chan *arrival, l.config.Backlog)
+	l.window = min(l.config.Backlog, MaxOpen)
+	if err := l.spare.open(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			l.spare.close()
+		}
+	}()
+	ilc := &ipc.ListenConfig{
+		Mode: lc.Mode, SecurityDescriptor: lc.SecurityDescriptor, Policy: lc.Policy, Refused: lc.Refused,
+		Limits: channelLimits, Replace: lc.Replace,
+	}
+	if lc.Replace {
+		l.l, err = replace(ilc, endpoint)
+	} else {
+		l.l, err = ilc.Listen(endpoint)
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.addr = l.l.Addr()
+	go l.acceptChannels()
+	return l, nil
+}
+
+// replaceTimeout is for the process that listens, which may be stopped, to answer. What it has then not
+// heard it learns from its socket file.
+const replaceTimeout = 5 * time.Second
+
+// replace announces itself to whoever listens before it listens, and ends that channel when it does: if
+// it dies at any instant, the other finds that it is alone, or replaced.
+func replace(lc *ipc.ListenConfig, endpoint string) (*ipc.Listener, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), replaceTimeout)
+	defer cancel()
+	d := ipc.Dialer{Policy: lc.Policy, Limits: channelLimits}
+	if old, err := d.Dial(ctx, endpoint); err == nil {
+		defer old.Close()
+		deadline, _ := ctx.Deadline()
+		old.SetDeadline(deadline)
+		if err := old.Send(appendReplace(nil)); err == nil {
+			return listenInPlace(ctx, old, lc, endpoint)
+		}
+	}
+	return lc.Listen(endpoint)
+}
+
+// errReplaced is what Accept returns then.
+var errReplaced = fmt.Errorf("%w: %w", ErrReplaced, net.ErrClosed)
+
+// acceptPause is between two tries to accept a channel when that fails, as it does for a process out of
+// descriptors.
+const acceptPause = 10 * time.Millisecond
+
+func (l *Listener) acceptChannels() {
+	for {
+		c, err := l.l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			select {
+			case <-l.closed:
+				return
+			case <-time.After(acceptPause):
+			}
+			continue
+		}
+		t := &taking{l: l, c: c, kick: make(chan struct{}, 1), ended: make(chan struct{})}
+		if !l.add(t) {
+			c.Close()
+			return
+		}
+		go func() {
+			defer l.remove(t)
+			t.serve()
+		}()
+	}
+}
+
+func (l *Listener) add(t *taking) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closedErr != nil {
+		return false
+	}
+	l.channels[t] = struct{}{}
+	return true
+}
+
+func (l *Listener) remove(t *taking) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.channels, t)
+	l.checkIdle()
+}
+
+// checkIdle is called with l.mu held.
+func (l *Listener) checkIdle() {
+	if l.closedErr == nil || len(l.channels) > 0 {
+		return
+	}
+	select {
+	case <-l.idle:
+	default:
+		close(l.idle)
+	}
+}
+
+// enqueue puts an offer into the queue, or says why it is to be declined.
+func (l *Listener) enqueue(a *arrival) reason {
+	l.mu.Lock() // so that none comes after the queue was emptied for good
+	defer l.mu.Unlock()
+	if l.closedErr != nil {
+		return l.leavingReason()
+	}
+	select {
+	case l.queue <- a:
+		return 0
+	default:
+		return reasonFull
+	}
+}
+
+// leavingReason is called with l.mu held.
+func (l *Listener) leavingReason() reason {
+	if errors.Is(l.closedErr, ErrReplaced) {
+		return reasonReplaced
+	}
+	return reasonShutdown
+}
+
+// Accept waits for the next offer, claims it, and returns the connection, a [*Conn]. It is the caller's
+// to close. What the giver has withdrawn meanwhile is passed over.
+//
+// After Close or Shutdown the error is [net.ErrClosed], when another process has replaced this one also
+// [ErrReplaced]. A process that is out of descriptors gets its connections as it closes others; none
+// that was claimed is dropped.
+func (l *Listener) Accept() (net.Conn, error) {
+	for {
+		a, err := l.next()
+		if err != nil {
+			return nil, opError("accept", l.addr, err)
+		}
+		if !a.claim() {
+			continue
+		}
+		c, err := l.open(a)
+		if err != nil {
+			l.refused(opError("take", l.addr, fmt.Errorf("from process %d: %w", a.from.giver.PID, err)))
+			continue
+		}
+		return c, nil
+	}
+}
+
+func (l *Listener) next() (*arrival, error) {
+	select {
+	case a := <-l.queue:
+		return a, nil
+	case <-l.closed:
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return nil, l.closedErr
+	}
+}
+
+// open makes a connection of one that was claimed. It fails only for what is no connection.
+func (l *Listener) open(a *arrival) (*Conn, error) {
+	raw := a.m.Attachments()[0]
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		nc, err := raw.Conn()
+		if outOfDescriptors(err) {
+			nc, err = l.spare.with(raw.Conn)
+		}
+		if outOfDescriptors(err) { // somebody else took the one that was spared
+			time.Sleep(pause)
+			continue
+		}
+		if err != nil {
+			a.m.Close()
+			return nil, err
+		}
+		c := newConn(nc, a.prefix, a.info, tcpAddr(a.local), tcpAddr(a.remote))
+		c.giver = a.from.giver
+		return c, nil
+	}
+}
+
+func outOfDescriptors(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+// spare is a descriptor kept to be closed when there is no other: to make a net.Conn takes one more for
+// a moment (net.FileConn duplicates), and a connection that was claimed cannot be given back.
+type spare struct {
+	mu sync.Mutex
+	f  *os.File
+}
+
+func (s *spare) open() (err error) {
+	s.f, err = os.Open(os.DevNull)
+	return err
+}
+
+func (s *spare) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.f != nil {
+		s.f.Close()
+	}
+}
+
+// with calls f while the spare descriptor is free to be used.
+func (s *spare) with(f func() (net.Conn, error)) (net.Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.f != nil {
+		s.f.Close()
+	}
+	c, err := f()
+	if s.open() != nil {
+		s.f = nil // next time, perhaps
+	}
+	return c, err
+}
+
+// Close stops listening and ends all channels. What was not claimed is the givers' at once; what was
+// claimed lives on. Accept returns an error that is [net.ErrClosed], as does a second Close.
+func (l *Listener) Close() error {
+	err := l.stop(fmt.Errorf("the listener is closed: %w", net.ErrClosed))
+	l.closeChannels()
+	return opError("close", l.addr, err)
+}
+
+// Shutdown stops listening, gives back what was not claimed, and waits until all givers have let go of
+// what was: then no copy of a connection is anywhere but here. If ctx ends before that, it ends the
+// channels as Close does, which loses nothing either, and returns ctx's error.
+func (l *Listener) Shutdown(ctx context.Context) error {
+	err := l.stop(fmt.Errorf("the listener is shut down: %w", net.ErrClosed))
+	select {
+	case <-l.idle:
+	case <-ctx.Done():
+		l.closeChannels()
+		err = contextError(ctx, "givers still have copies")
+	}
+	return opError("shutdown", l.addr, err)
+}
+
+// Addr returns the endpoint's path.
+func (l *Listener) Addr() net.Addr { return l.addr }
+
+// stop makes Accept return why, and the givers take back what they can. It returns net.ErrClosed if the
+// listener is stopped already.
+func (l *Listener) stop(why error) error {
+	l.mu.Lock()
+	if l.closedErr != nil {
+		l.mu.Unlock()
+		return net.ErrClosed
+	}
+	l.closedErr = why
+	r := l.leavingReason()
+	channels := make([]*taking, 0, len(l.channels))
+	for t := range l.channels {
+		channels = append(channels, t)
+	}
+	close(l.closed)
+	l.checkIdle()
+	l.mu.Unlock()
+
+	err := l.l.Close()
+	l.emptyQueue(r)
+	for _, t := range channels {
+		t.leave(r, "")
+	}
+	l.spare.close()
+	return err
+}
+
+// emptyQueue declines what waits. Nothing is added any more.
+func (l *Listener) emptyQueue(r reason) {
+	for {
+		select {
+		case a := <-l.queue:
+			a.decline(r)
+			a.page.release()
+		default:
+			return
+		}
+	}
+}
+
+func (l *Listener) closeChannels() {
+	l.mu.Lock()
+	channels := make([]*taking, 0, len(l.channels))
+	for t := range l.channels {
+		channels = append(channels, t)
+	}
+	l.mu.Unlock()
+	for _, t := range channels {
+		t.c.Close()
+	}
+}
+
+func (l *Listener) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closedErr != nil
+}
+
+func (l *Listener) refused(err error) {
+	if l.config.Refused != nil {
+		l.config.Refused(err)
+	}
+}

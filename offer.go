@@ -1,0 +1,143 @@
+package usher
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+
+	"github.com/go-usher/usher/ipc"
+)
+
+// Offer is a connection on its way to another process.
+type Offer struct {
+	held          held
+	prefix        []byte
+	info          Info
+	encoded       []byte // info and addresses, as they travel
+	local, remote net.Addr
+
+	mu    sync.Mutex
+	state offerState
+}
+
+// held is the connection while nobody may do I/O on it. On Unix that is the connection itself, on
+// Windows a socket that was taken off its completion port.
+type held interface {
+	syscall.Conn
+
+	// drop closes this process's copy, and leaves the connection alone.
+	drop()
+
+	// reclaim returns the connection, fit for I/O. held is spent then.
+	reclaim() (net.Conn, error)
+}
+
+type offerState int
+
+const (
+	offerIdle  offerState = iota
+	offerOpen             // Handoff runs
+	offerSpent            // handed over, or reclaimed
+)
+
+// NewOffer takes c over: a *net.TCPConn, *net.UnixConn (not on Windows), or a [*Conn] or
+// [*ipc.PrefixConn] of one. From then on c is not to be used, not even to be closed: what it was is had
+// back by Reclaim, and once handed over the offer closes this process's copy. No read or write may be
+// pending on c. If NewOffer fails, c stays the caller's, as it was.
+//
+// prefix is what was already read from c, [MaxPrefix] bytes at most; the taker reads it first. What a
+// *Conn or PrefixConn still has of its own prefix is added to it. Bytes that were only peeked at
+// (MSG_PEEK) are still in the kernel and no part of it. NewOffer keeps prefix, which must not be changed.
+//
+// Deadlines of c are lifted; its socket options stay as they are.
+func NewOffer(c net.Conn, prefix []byte, info Info) (*Offer, error) {
+	o, err := newOffer(c, prefix, info)
+	return o, opError("offer", nil, err)
+}
+
+func newOffer(c net.Conn, prefix []byte, info Info) (*Offer, error) {
+	if c == nil {
+		return nil, errors.New("the connection is nil")
+	}
+	o := &Offer{prefix: prefix, info: info, local: c.LocalAddr(), remote: c.RemoteAddr()}
+	var own *ipc.PrefixConn
+	switch c := c.(type) {
+	case *Conn:
+		own = c.p
+	case *ipc.PrefixConn:
+		own = c
+	}
+	more := 0
+	if own != nil {
+		c, more = own.NetConn(), own.Buffered()
+	}
+	if n := len(prefix) + more; n > MaxPrefix {
+		return nil, fmt.Errorf("the prefix has %d bytes, limit %d", n, MaxPrefix)
+	}
+	var err error
+	if o.encoded, err = encodeInfo(&info, o.local, o.remote); err != nil {
+		return nil, err
+	}
+	if o.held, err = hold(c); err != nil {
+		return nil, err
+	}
+	if more > 0 { // last, for it cannot be undone
+		rest := make([]byte, more)
+		n, _ := own.Read(rest)
+		o.prefix = append(prefix[:len(prefix):len(prefix)], rest[:n]...)
+	}
+	return o, nil
+}
+
+// begin reserves the offer for one Handoff.
+func (o *Offer) begin() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch o.state {
+	case offerOpen:
+		return errors.New("the offer is being handed over already")
+	case offerSpent:
+		return errSpent
+	}
+	o.state = offerOpen
+	return nil
+}
+
+var errSpent = fmt.Errorf("the offer was handed over or reclaimed before: %w", net.ErrClosed)
+
+// end says what came of a Handoff. What was handed over is the taker's: this process's copy goes.
+func (o *Offer) end(handedOver bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !handedOver {
+		o.state = offerIdle
+		return
+	}
+	o.state = offerSpent
+	at(stepDrop, before)
+	o.held.drop()
+	at(stepDrop, after)
+}
+
+// Reclaim returns the connection of an offer that was not handed over, prefix first, and spends the
+// offer. On Unix it is the connection that was offered, on Windows a fresh one on the same socket. The
+// error is [net.ErrClosed] for an offer that is spent; it says so when Handoff still runs. After any
+// other error, which only Windows has, the offer is as it was.
+func (o *Offer) Reclaim() (*Conn, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.state == offerOpen {
+		return nil, opError("reclaim", nil, errors.New("the offer is being handed over"))
+	}
+	if o.state == offerSpent {
+		return nil, opError("reclaim", nil, errSpent)
+	}
+	c, err := o.held.reclaim()
+	if err != nil {
+		return nil, opError("reclaim", nil, err)
+	}
+	o.state = offerSpent
+	return newConn(c, o.prefix, o.info, o.local, o.remote), nil
+}

@@ -1,0 +1,195 @@
+package usher
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/go-usher/usher/ipc"
+)
+
+// The handover protocol, version 1: what the messages of a channel say; SPEC.md tells it to other
+// languages. All integers are little-endian, and fields called 0 are 0.
+//
+//	hello    = 1 version:u8 window:u16 0:u32     first from either side; the giver's has its page attached
+//	offer    = 2 slot:u8 info:u16 generation:u32 info prefix     giver to taker, the connection attached
+//	answers  = 3 0:u8 0:u16 0:u32 answer…        taker to giver
+//	answer   = verb:u8 slot:u8 reason:u8 0:u8 generation:u32
+//	leaving  = 4 reason:u8 0:u16 0:u32 text      taker to giver: no more offers, take back what is open
+//	replace  = 5 0:u8 0:u16 0:u32                from one that means to listen in the taker's place
+const (
+	msgHello   = 1
+	msgOffer   = 2
+	msgAnswers = 3
+	msgLeaving = 4
+	msgReplace = 5
+
+	protocolVersion = 1
+	messageHeadLen  = 8
+	answerLen       = 8
+)
+
+// MaxPrefix is how many bytes an offer can carry that were read from the connection.
+const MaxPrefix = 1 << 20
+
+// channelLimits bound what a peer can make this side take memory for.
+var channelLimits = ipc.Limits{Data: messageHeadLen + maxInfo + MaxPrefix, Attachments: 1}
+
+// verb is what a taker says of an offer. Each offer gets one answer, after which its slot is free.
+type verb byte
+
+const (
+	verbClaimed  verb = 1 // it is the taker's
+	verbDeclined verb = 2 // the taker does not want it, and never claimed it
+	verbDropped  verb = 3 // the taker found it withdrawn and has closed its copy unread
+)
+
+// reason is why a taker declines or leaves.
+type reason byte
+
+const (
+	reasonFull        reason = 1 // its queue has no room
+	reasonDescriptors reason = 2 // it is out of descriptors
+	reasonShutdown    reason = 3 // it takes no more
+	reasonReplaced    reason = 4 // another process listens in its place
+	reasonProtocol    reason = 5 // the giver broke the protocol; the text says how
+)
+
+func (r reason) String() string {
+	switch r {
+	case reasonFull:
+		return "its queue is full"
+	case reasonDescriptors:
+		return "it is out of descriptors"
+	case reasonShutdown:
+		return "it is shutting down"
+	case reasonReplaced:
+		return "another process has replaced it"
+	case reasonProtocol:
+		return "it says that this side broke the protocol"
+	}
+	return fmt.Sprintf("for reason %d", byte(r))
+}
+
+// ticket names an offer.
+type ticket struct {
+	slot       uint8
+	generation uint32
+}
+
+type answer struct {
+	ticket
+	verb   verb
+	reason reason
+}
+
+func appendHead(b []byte, typ, small byte, half uint16, word uint32) []byte {
+	b = append(b, typ, small)
+	b = binary.LittleEndian.AppendUint16(b, half)
+	return binary.LittleEndian.AppendUint32(b, word)
+}
+
+func appendHello(b []byte, window int) []byte {
+	return appendHead(b, msgHello, protocolVersion, uint16(window), 0)
+}
+
+func appendOffer(b []byte, t ticket, info, prefix []byte) []byte {
+	b = appendHead(b, msgOffer, t.slot, uint16(len(info)), t.generation)
+	return append(append(b, info...), prefix...)
+}
+
+func appendAnswersHead(b []byte) []byte { return appendHead(b, msgAnswers, 0, 0, 0) }
+
+func appendAnswer(b []byte, a answer) []byte {
+	b = append(b, byte(a.verb), a.slot, byte(a.reason), 0)
+	return binary.LittleEndian.AppendUint32(b, a.generation)
+}
+
+func appendLeaving(b []byte, r reason, text string) []byte {
+	return append(appendHead(b, msgLeaving, byte(r), 0, 0), text...)
+}
+
+func appendReplace(b []byte) []byte { return appendHead(b, msgReplace, 0, 0, 0) }
+
+// message is a message parsed; the type says which of its fields hold.
+type message struct {
+	typ     byte
+	window  int    // hello
+	offer   ticket // offer
+	info    []byte
+	prefix  []byte
+	answers []answer
+	reason  reason // leaving
+	text    string
+}
+
+// parseMessage reads a peer's message. The result aliases b.
+func parseMessage(b []byte) (message, error) {
+	if len(b) < messageHeadLen {
+		return message{}, fmt.Errorf("%w: a message of %d bytes, want at least %d", ipc.ErrProtocol, len(b), messageHeadLen)
+	}
+	typ, small := b[0], b[1]
+	half, word := binary.LittleEndian.Uint16(b[2:]), binary.LittleEndian.Uint32(b[4:])
+	rest := b[messageHeadLen:]
+	m := message{typ: typ}
+	switch typ {
+	case msgHello:
+		// The version comes first: another one may have given the other fields a meaning.
+		if small != protocolVersion {
+			return m, fmt.Errorf("%w: peer speaks version %d of the handover protocol, this program version %d",
+				ipc.ErrProtocol, small, protocolVersion)
+		}
+		m.window = int(half)
+		return m, checkZero(typ, word, uint32(len(rest)))
+	case msgOffer:
+		if len(rest) < int(half) {
+			return m, fmt.Errorf("%w: an offer whose info has %d bytes and says %d", ipc.ErrProtocol, len(rest), half)
+		}
+		m.offer = ticket{slot: small, generation: word}
+		m.info, m.prefix = rest[:half:half], rest[half:]
+		if len(m.prefix) > MaxPrefix {
+			return m, fmt.Errorf("%w: an offer with a prefix of %d bytes, limit %d", ipc.ErrProtocol, len(m.prefix), MaxPrefix)
+		}
+		return m, nil
+	case msgAnswers:
+		if err := checkZero(typ, uint32(small), uint32(half), word); err != nil {
+			return m, err
+		}
+		var err error
+		m.answers, err = parseAnswers(rest)
+		return m, err
+	case msgLeaving:
+		m.reason, m.text = reason(small), string(rest)
+		return m, checkZero(typ, uint32(half), word)
+	case msgReplace:
+		return m, checkZero(typ, uint32(small), uint32(half), word, uint32(len(rest)))
+	}
+	return m, fmt.Errorf("%w: a message of the unknown type %d", ipc.ErrProtocol, typ)
+}
+
+func parseAnswers(b []byte) ([]answer, error) {
+	if len(b)%answerLen != 0 || len(b) > answerLen*MaxOpen {
+		return nil, fmt.Errorf("%w: answers of %d bytes, want a multiple of %d and at most %d", ipc.ErrProtocol, len(b), answerLen, answerLen*MaxOpen)
+	}
+	answers := make([]answer, 0, len(b)/answerLen)
+	for ; len(b) > 0; b = b[answerLen:] {
+		a := answer{
+			ticket: ticket{slot: b[1], generation: binary.LittleEndian.Uint32(b[4:])},
+			verb:   verb(b[0]), reason: reason(b[2]),
+		}
+		if a.verb < verbClaimed || a.verb > verbDropped || b[3] != 0 {
+			return nil, fmt.Errorf("%w: an answer of % x", ipc.ErrProtocol, b[:answerLen])
+		}
+		answers = append(answers, a)
+	}
+	return answers, nil
+}
+
+// checkZero holds the fields that a later version may give a meaning.
+func checkZero(typ byte, fields ...uint32) error {
+	for _, f := range fields {
+		if f != 0 {
+			return fmt.Errorf("%w: a reserved field of a message of type %d is %#x, want 0", ipc.ErrProtocol, typ, f)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,26 @@
+//go:build !(darwin || freebsd || linux || netbsd || openbsd || windows)
+
+package usher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+
+	"github.com/go-usher/usher/ipc"
+)
+
+var errUnsupported = fmt.Errorf("package usher does not know %s: %w", runtime.GOOS, errors.ErrUnsupported)
+
+func createPage() (*os.File, error)          { return nil, errUnsupported }
+func mapPage(*os.File) (*page, error)        { return nil, errUnsupported }
+func hold(net.Conn) (held, error)            { return nil, errUnsupported }
+func shutdown(uintptr)                       {}
+func (l *Listener) beReplaced(*taking) error { return errUnsupported }
+
+func listenInPlace(context.Context, *ipc.Conn, *ipc.ListenConfig, string) (*ipc.Listener, error) {
+	return nil, errUnsupported
+}
