@@ -115,9 +115,11 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) { return c.p.WriteTo(w) }
 // Buffered returns how many bytes of the prefix are not read yet.
 func (c *Conn) Buffered() int { return c.p.Buffered() }
 
-// NetConn returns the connection below, a *net.TCPConn or *net.UnixConn. It stays c's to close, and
-// does not have what is left of the prefix: see Buffered.
-func (c *Conn) NetConn() net.Conn { return c.p.NetConn() }
+// NetConn returns the connection as a *net.TCPConn or *net.UnixConn. It stays c's to close, and does not
+// have what is left of the prefix: see Buffered. On Unix it is made when it is first asked for, as it is
+// by ReadFrom and WriteTo, on a second descriptor for the same socket, and nil if the process is out of
+// them.
+func (c *Conn) NetConn() net.Conn { return netConn(c.p.NetConn()) }
 
 // SyscallConn returns the raw connection, which passes by what is left of the prefix.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.p.SyscallConn() }

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/go-usher/usher/ipc"
@@ -51,7 +49,6 @@ type Listener struct {
 	l      *ipc.Listener
 	addr   net.Addr
 	window int // offers that a channel may have open
-	spare  spare
 
 	queue  chan *arrival
 	closed chan struct{} // closed when Accept is to return closedErr
@@ -71,25 +68,18 @@ func (lc *ListenConfig) Listen(endpoint string) (*Listener, error) {
 	return l, opError("listen", addr(endpoint), err)
 }
 
-func (lc *ListenConfig) listen(endpoint string) (_ *Listener, err error) {
+func (lc *ListenConfig) listen(endpoint string) (*Listener, error) {
 	l := &Listener{config: *lc, closed: make(chan struct{}), idle: make(chan struct{}), channels: make(map[*taking]struct{})}
 	if l.config.Backlog <= 0 {
 		l.config.Backlog = DefaultBacklog
 	}
 	l.queue = make(chan *arrival, l.config.Backlog)
 	l.window = min(l.config.Backlog, MaxOpen)
-	if err := l.spare.open(); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			l.spare.close()
-		}
-	}()
 	ilc := &ipc.ListenConfig{
 		Mode: lc.Mode, SecurityDescriptor: lc.SecurityDescriptor, Policy: lc.Policy, Refused: lc.Refused,
 		Limits: channelLimits, Replace: lc.Replace,
 	}
+	var err error
 	if lc.Replace {
 		l.l, err = replace(ilc, endpoint)
 	} else {
@@ -213,23 +203,20 @@ func (l *Listener) leavingReason() reason {
 // to close. What the giver has withdrawn meanwhile is passed over.
 //
 // After Close or Shutdown the error is [net.ErrClosed], when another process has replaced this one also
-// [ErrReplaced]. A process that is out of descriptors gets its connections as it closes others; none
-// that was claimed is dropped.
+// [ErrReplaced].
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		a, err := l.next()
 		if err != nil {
 			return nil, opError("accept", l.addr, err)
 		}
-		if !a.claim() {
-			continue
-		}
-		c, err := l.open(a)
+		c, err := a.take()
 		if err != nil {
 			l.refused(opError("take", l.addr, fmt.Errorf("from process %d: %w", a.from.giver.PID, err)))
-			continue
 		}
-		return c, nil
+		if c != nil {
+			return c, nil
+		}
 	}
 }
 
@@ -242,66 +229,6 @@ func (l *Listener) next() (*arrival, error) {
 		defer l.mu.Unlock()
 		return nil, l.closedErr
 	}
-}
-
-// open makes a connection of one that was claimed. It fails only for what is no connection.
-func (l *Listener) open(a *arrival) (*Conn, error) {
-	raw := a.m.Attachments()[0]
-	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		nc, err := raw.Conn()
-		if outOfDescriptors(err) {
-			nc, err = l.spare.with(raw.Conn)
-		}
-		if outOfDescriptors(err) { // somebody else took the one that was spared
-			time.Sleep(pause)
-			continue
-		}
-		if err != nil {
-			a.m.Close()
-			return nil, err
-		}
-		c := newConn(nc, a.prefix, a.info, tcpAddr(a.local), tcpAddr(a.remote))
-		c.giver = a.from.giver
-		return c, nil
-	}
-}
-
-func outOfDescriptors(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
-}
-
-// spare is a descriptor kept to be closed when there is no other: to make a net.Conn takes one more for
-// a moment (net.FileConn duplicates), and a connection that was claimed cannot be given back.
-type spare struct {
-	mu sync.Mutex
-	f  *os.File
-}
-
-func (s *spare) open() (err error) {
-	s.f, err = os.Open(os.DevNull)
-	return err
-}
-
-func (s *spare) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.f != nil {
-		s.f.Close()
-	}
-}
-
-// with calls f while the spare descriptor is free to be used.
-func (s *spare) with(f func() (net.Conn, error)) (net.Conn, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.f != nil {
-		s.f.Close()
-	}
-	c, err := f()
-	if s.open() != nil {
-		s.f = nil // next time, perhaps
-	}
-	return c, err
 }
 
 // Close stops listening and ends all channels. What was not claimed is the givers' at once; what was
@@ -352,7 +279,6 @@ func (l *Listener) stop(why error) error {
 	for _, t := range channels {
 		t.leave(r, "")
 	}
-	l.spare.close()
 	return err
 }
 

@@ -26,6 +26,8 @@ func hold(c net.Conn) (held, error) {
 		raw, err = c.SyscallConn()
 	case *net.UnixConn:
 		raw, err = c.SyscallConn()
+	case *fileConn:
+		raw, err = c.SyscallConn()
 	default:
 		return nil, fmt.Errorf("a %T cannot be handed over; a *net.TCPConn or *net.UnixConn can", c)
 	}

@@ -52,6 +52,7 @@ const (
 	reasonShutdown    reason = 3 // it takes no more
 	reasonReplaced    reason = 4 // another process listens in its place
 	reasonProtocol    reason = 5 // the giver broke the protocol; the text says how
+	reasonUnusable    reason = 6 // what was offered is no non-blocking stream socket, or cannot be waited for
 )
 
 func (r reason) String() string {
@@ -64,6 +65,8 @@ func (r reason) String() string {
 		return "it is shutting down"
 	case reasonReplaced:
 		return "another process has replaced it"
+	case reasonUnusable:
+		return "it cannot use what was offered"
 	case reasonProtocol:
 		return "it says that this side broke the protocol"
 	}

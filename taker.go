@@ -177,23 +177,36 @@ func (t *taking) register(o ticket) error {
 	return nil
 }
 
-// claim tears the ticket. If that succeeds the connection is this process's; if not it is closed
-// unread. Either is told, later.
-func (a *arrival) claim() bool {
+// take claims the connection. It returns neither a connection nor an error for one that was withdrawn.
+func (a *arrival) take() (*Conn, error) {
 	defer a.page.release()
+	raw := a.m.Attachments()[0]
+	f, err := prepare(raw)
+	if err != nil {
+		a.decline(reasonUnusable)
+		return nil, err
+	}
 	at(stepClaim, before)
 	claimed, err := a.page.claim(a.ticket)
 	at(stepClaim, after)
-	if err != nil {
-		a.from.c.Close()
-	}
 	if !claimed {
+		if f != nil {
+			f.Close()
+		}
 		a.m.Close()
 		a.from.answer(answer{ticket: a.ticket, verb: verbDropped})
-		return false
+		return nil, err
 	}
 	a.from.answer(answer{ticket: a.ticket, verb: verbClaimed})
-	return true
+	local, remote := tcpAddr(a.local), tcpAddr(a.remote)
+	nc, err := finish(raw, f, local, remote)
+	if err != nil {
+		a.m.Close()
+		return nil, err
+	}
+	c := newConn(nc, a.prefix, a.info, local, remote)
+	c.giver = a.from.giver
+	return c, nil
 }
 
 // decline closes the connection unread. It does not need the page: nobody here will claim.

@@ -15,9 +15,14 @@ import (
 
 var errUnsupported = fmt.Errorf("package usher does not know %s: %w", runtime.GOOS, errors.ErrUnsupported)
 
-func createPage() (*os.File, error)          { return nil, errUnsupported }
-func mapPage(*os.File) (*page, error)        { return nil, errUnsupported }
-func hold(net.Conn) (held, error)            { return nil, errUnsupported }
+func createPage() (*os.File, error)             { return nil, errUnsupported }
+func mapPage(*os.File) (*page, error)           { return nil, errUnsupported }
+func hold(net.Conn) (held, error)               { return nil, errUnsupported }
+func prepare(*ipc.Attachment) (*os.File, error) { return nil, errUnsupported }
+func finish(*ipc.Attachment, *os.File, net.Addr, net.Addr) (net.Conn, error) {
+	return nil, errUnsupported
+}
+func netConn(c net.Conn) net.Conn            { return c }
 func shutdown(uintptr)                       {}
 func (l *Listener) beReplaced(*taking) error { return errUnsupported }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"github.com/go-usher/usher/internal/sys"
 	"golang.org/x/sys/unix"
@@ -101,4 +102,15 @@ func toFile(a *Attachment) (*os.File, error) {
 		return nil, fmt.Errorf("it is %s", what)
 	}
 	return a.file(), nil
+}
+
+func toSocket(a *Attachment) (*os.File, error) {
+	if typ, err := unix.GetsockoptInt(a.h, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || typ != unix.SOCK_STREAM {
+		return nil, errors.New("it is no stream socket")
+	}
+	f := a.file()
+	if err := f.SetDeadline(time.Time{}); err != nil { // not on the poller
+		return nil, fmt.Errorf("it is blocking: %w", err)
+	}
+	return f, nil
 }

@@ -218,3 +218,6 @@ func toFile(a *Attachment) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(a.h), a.name), nil
 }
+
+// toSocket is not for Windows, where reading a socket as a file has its own rules (ReadFile).
+func toSocket(*Attachment) (*os.File, error) { return nil, errors.ErrUnsupported }

@@ -76,6 +76,12 @@ func (a *Attachment) PacketConn() (net.PacketConn, error) {
 // offset as the sender's, and moves it. A pipe has deadlines if it had them at the sender.
 func (a *Attachment) File() (*os.File, error) { return take(a, "file", toFile) }
 
+// Socket takes a stream socket as a file, and leaves it as it is: what Conn would do to it (net.FileConn
+// sets options, which the sender's copy shares) is not done, and no further descriptor is needed. The
+// socket must be non-blocking, as those of package net are: the file has deadlines and is on the
+// runtime's poller. On Windows the error is [errors.ErrUnsupported].
+func (a *Attachment) Socket() (*os.File, error) { return take(a, "socket", toSocket) }
+
 // take turns the handle into a T. The function to owns the handle when it succeeds, and only then.
 func take[T any](a *Attachment, what string, to func(*Attachment) (T, error)) (T, error) {
 	a.mu.Lock()

@@ -30,3 +30,4 @@ func toConn(*Attachment) (net.Conn, error)                 { return nil, errUnsu
 func toListener(*Attachment) (net.Listener, error)         { return nil, errUnsupported }
 func toPacketConn(*Attachment) (net.PacketConn, error)     { return nil, errUnsupported }
 func toFile(*Attachment) (*os.File, error)                 { return nil, errUnsupported }
+func toSocket(*Attachment) (*os.File, error)               { return nil, errUnsupported }

@@ -1,0 +1,266 @@
+//go:build darwin || freebsd || linux || netbsd || openbsd
+
+package usher_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-usher/usher"
+	"github.com/go-usher/usher/internal/faults"
+	"github.com/go-usher/usher/ipc"
+)
+
+func init() {
+	roles["bench-giver"] = playBenchGiver
+	roles["bench-taker"] = playBenchTaker
+	roles["latency-taker"] = playLatencyTaker
+}
+
+const (
+	benchConns   = 4000 // a round; each has a descriptor on either side
+	benchWorkers = 32   // calls of Handoff at once
+)
+
+// cpuTime is what this process has used, user and system.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// playBenchTaker closes what it takes at the endpoint args[0], and says what args[1] of them cost.
+func playBenchTaker(args []string) error {
+	l, err := usher.Listen(args[0])
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	n, _ := strconv.Atoi(args[1])
+	fmt.Println("ready")
+	from := cpuTime()
+	for range n {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		c.Close()
+	}
+	fmt.Println(int64(cpuTime() - from))
+	return nil
+}
+
+// playBenchGiver accepts args[1] connections, then hands all over to the endpoint args[0] and says what
+// that cost.
+func playBenchGiver(args []string) error {
+	ctx := context.Background()
+	t, err := usher.Dial(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	n, _ := strconv.Atoi(args[1])
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(l.Addr())
+	conns := make(chan net.Conn, n)
+	for range n {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		conns <- c
+	}
+	close(conns)
+	payload := []byte("0123456789abcdef")
+	from, began := cpuTime(), time.Now()
+	var wg sync.WaitGroup
+	errs := make(chan error, benchWorkers)
+	for range benchWorkers {
+		wg.Go(func() {
+			for c := range conns {
+				o, err := usher.NewOffer(c, payload, usher.Info{})
+				if err == nil {
+					err = t.Handoff(ctx, o)
+				}
+				if err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	fmt.Println(int64(cpuTime()-from), int64(time.Since(began)))
+	return <-errs
+}
+
+// process is a role that says lines.
+type process struct {
+	cmd *exec.Cmd
+	out *bufio.Reader
+}
+
+func startRole(t testing.TB, role string, args ...string) *process {
+	t.Helper()
+	cmd := faults.Command(t, role, args...)
+	out := must(cmd.StdoutPipe())(t)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	return &process{cmd, bufio.NewReader(out)}
+}
+
+func (p *process) hear(t testing.TB) string {
+	t.Helper()
+	return strings.TrimSpace(must(p.out.ReadString('\n'))(t))
+}
+
+// handOverAll is a round of the loop: the CPU time of giver and taker together, and the time that
+// passed, for each handover.
+func handOverAll(b *testing.B) (cpu, passed float64) {
+	path := endpoint(b)
+	taker := startRole(b, "bench-taker", path, strconv.Itoa(benchConns))
+	taker.hear(b)
+	giver := startRole(b, "bench-giver", path, strconv.Itoa(benchConns))
+	address := giver.hear(b)
+	for range benchConns {
+		c := must(net.Dial("tcp", address))(b)
+		defer c.Close()
+	}
+	var given, took, wall float64
+	fmt.Sscan(giver.hear(b), &given, &wall)
+	fmt.Sscan(taker.hear(b), &took)
+	return (given + took) / benchConns, wall / benchConns
+}
+
+// BenchmarkCPU runs the loop through package usher and, in turn, the same in C without any promise
+// (testdata/rawloop.c), and reports the medians of CPU time for each handover and their ratio.
+func BenchmarkCPU(b *testing.B) {
+	cc, err := exec.LookPath("cc")
+	if err != nil {
+		b.Skip("no C compiler is here: ", err)
+	}
+	raw := filepath.Join(b.TempDir(), "rawloop")
+	if out, err := exec.Command(cc, "-O2", "-o", raw, "testdata/rawloop.c").CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	var ours, oursWall, floor, floorWall []float64
+	for b.Loop() {
+		out := must(exec.Command(raw, strconv.Itoa(benchConns)).Output())(b)
+		var cpu, wall float64
+		fmt.Sscan(string(out), &cpu, &wall)
+		floor, floorWall = append(floor, cpu), append(floorWall, wall)
+		cpu, wall = handOverAll(b)
+		ours, oursWall = append(ours, cpu), append(oursWall, wall)
+	}
+	b.ReportMetric(median(ours), "cpu-ns/handover")
+	b.ReportMetric(median(floor), "C-cpu-ns/handover")
+	b.ReportMetric(median(ours)/median(floor), "cpu/C-cpu")
+	b.ReportMetric(1e9/median(oursWall), "handovers/s")
+	b.ReportMetric(1e9/median(floorWall), "C-handovers/s")
+}
+
+func median[T int64 | float64 | time.Duration](values []T) T {
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+// playLatencyTaker answers each connection that comes to the endpoint args[0] by package usher, or to
+// args[1] by package ipc alone, with one byte, as soon as it has it.
+func playLatencyTaker(args []string) error {
+	kept, err := usher.Listen(args[0])
+	if err != nil {
+		return err
+	}
+	plain, err := ipc.Listen(args[1])
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	go func() {
+		for {
+			c, err := kept.Accept()
+			if err != nil {
+				return
+			}
+			c.Write([]byte("x"))
+			c.Close()
+		}
+	}()
+	channel, err := plain.Accept()
+	if err != nil {
+		return err
+	}
+	for {
+		m, err := channel.Receive()
+		if err != nil {
+			return nil
+		}
+		c, err := m.Attachments()[0].Conn()
+		if err != nil {
+			return err
+		}
+		c.Write([]byte("x"))
+		c.Close()
+	}
+}
+
+// BenchmarkLatency is the time from giving a connection away to its first byte from the taker, by
+// Handoff and by a plain ipc.Send, in turn; it reports the medians and what the promise adds.
+func BenchmarkLatency(b *testing.B) {
+	paths := []string{endpoint(b), endpoint(b)}
+	taker := startRole(b, "latency-taker", paths...)
+	taker.hear(b)
+	t := must(usher.Dial(within(b, timeout), paths[0]))(b)
+	defer t.Close()
+	channel := must(ipc.Dial(within(b, timeout), paths[1]))(b)
+	defer channel.Close()
+	l := must(net.Listen("tcp", "127.0.0.1:0"))(b)
+	defer l.Close()
+	ctx := context.Background()
+	payload := []byte("0123456789abcdef")
+	var times [2][]time.Duration
+	for b.Loop() {
+		for i := range times {
+			client := must(net.Dial("tcp", l.Addr().String()))(b)
+			server := must(l.Accept())(b)
+			from := time.Now()
+			if i == 0 {
+				o := must(usher.NewOffer(server, payload, usher.Info{}))(b)
+				go t.Handoff(ctx, o)
+			} else {
+				channel.Send(payload, server.(*net.TCPConn))
+				server.Close()
+			}
+			if _, err := io.ReadFull(client, make([]byte, 1)); err != nil {
+				b.Fatal(err)
+			}
+			times[i] = append(times[i], time.Since(from))
+			client.Close()
+		}
+	}
+	kept, plain := median(times[0]), median(times[1])
+	b.ReportMetric(float64(kept), "usher-ns")
+	b.ReportMetric(float64(plain), "ipc-ns")
+	b.ReportMetric(float64(kept-plain), "added-ns")
+}
+
+var _ = os.Getpid
