@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -26,10 +27,26 @@ type giving struct {
 	ended chan struct{} // closed when the channel has
 	err   error         // why; read it after ended
 
-	mu      sync.Mutex
-	isEnded bool
-	slots   [MaxOpen]slot
+	sendMu sync.Mutex // held while an offer is sent
+	buf    []byte     // for it
+
+	mu       sync.Mutex
+	isEnded  bool
+	onItsWay int // bytes of offers that were not answered yet
+	slots    [MaxOpen]slot
 }
+
+// An offer that should fit into the socket's buffer, beside all that may be there already, is sent by the
+// goroutine that makes it, which spares a switch. Linux charges a small message with about twice
+// minCharge, and has room for 208 KiB unless told otherwise (net.core.wmem_default). Should it not fit
+// all the same, the call is cut off after atOnceTime and the offer left to the goroutine that writes. On
+// other systems the buffers are smaller, and that one writes all.
+const (
+	sendAtOnce = runtime.GOOS == "linux"
+	minCharge  = 1 << 10
+	atOnceRoom = 64 << 10
+	atOnceTime = time.Millisecond
+)
 
 // slot is what the giver knows of a slot. giving.mu guards it.
 //
@@ -41,9 +58,9 @@ type giving struct {
 // has no more than its window of offers, and their descriptors, on their way to it.
 type slot struct {
 	ticket
-	state   slotState
-	offer   *Offer
-	outcome chan error // of the offer that is open; has room for it
+	state slotState
+	offer *Offer // while it is queued or open
+	size  int
 }
 
 type slotState uint8
@@ -89,7 +106,7 @@ func newGiving(ctx context.Context, c *ipc.Conn) (_ *giving, err error) {
 		free: make(chan uint8, MaxOpen), out: make(chan *slot, MaxOpen), ended: make(chan struct{}),
 	}
 	for i := range window {
-		g.slots[i] = slot{ticket: ticket{slot: uint8(i)}, outcome: make(chan error, 1)}
+		g.slots[i] = slot{ticket: ticket{slot: uint8(i)}}
 		g.free <- uint8(i)
 	}
 	go g.write()
@@ -155,15 +172,18 @@ func (g *giving) handoff(ctx context.Context, o *Offer) error {
 	if err != nil {
 		return err
 	}
+	if !g.sendAtOnce(s) {
+		g.out <- s
+	}
 	select {
-	case err = <-s.outcome:
+	case err = <-o.outcome:
 		return err
 	case <-ctx.Done():
-		return g.withdrawLate(ctx, s)
+		return g.withdrawLate(ctx, s, o)
 	}
 }
 
-// open waits for a slot and queues the offer there.
+// open waits for a slot and writes the ticket there.
 func (g *giving) open(ctx context.Context, o *Offer) (*slot, error) {
 	var i uint8
 	select {
@@ -186,19 +206,19 @@ func (g *giving) open(ctx context.Context, o *Offer) (*slot, error) {
 		return nil, err
 	}
 	at(stepOffer, after)
-	s.state, s.offer = slotQueued, o
-	g.out <- s
+	s.state, s.offer, s.size = slotQueued, o, max(minCharge, len(o.encoded)+len(o.prefix))
+	g.onItsWay += s.size
 	return s, nil
 }
 
 // withdrawLate is for an offer whose context has ended.
-func (g *giving) withdrawLate(ctx context.Context, s *slot) error {
+func (g *giving) withdrawLate(ctx context.Context, s *slot, o *Offer) error {
 	g.mu.Lock()
-	if s.state == slotQueued || s.state == slotOpen {
+	if s.offer == o { // else it has its outcome, and the slot may be another's by now
 		g.settle(s, contextError(ctx, "the taker has not claimed it"))
 	}
 	g.mu.Unlock()
-	return <-s.outcome // it is there: settled here or just before
+	return <-o.outcome
 }
 
 // settle ends an offer that is open: withdrawn with err as its outcome, unless the taker has claimed
@@ -212,8 +232,8 @@ func (g *giving) settle(s *slot, err error) {
 	} else if spoilt != nil {
 		err = errors.Join(err, spoilt)
 	}
+	s.offer.outcome <- err
 	s.state, s.offer = slotWithdrawn, nil
-	s.outcome <- err
 	if spoilt != nil {
 		g.endLocked(spoilt)
 	}
@@ -222,64 +242,92 @@ func (g *giving) settle(s *slot, err error) {
 // freeLocked makes a slot free that was answered for. g.mu is held.
 func (g *giving) freeLocked(s *slot) {
 	s.state = slotFree
+	g.onItsWay -= s.size
 	g.free <- s.slot
 }
 
-// write sends offers.
+// write sends the offers that are queued.
 func (g *giving) write() {
-	var buf []byte
 	for {
-		var s *slot
 		select {
-		case s = <-g.out:
+		case s := <-g.out:
+			g.sendMu.Lock()
+			g.c.SetWriteDeadline(time.Time{})
+			g.send(s)
+			g.sendMu.Unlock()
 		case <-g.ended:
 			return
 		}
-		g.mu.Lock()
-		if s.state != slotQueued { // withdrawn before it was sent: the taker will not answer for it
-			if !g.isEnded {
-				g.freeLocked(s)
-			}
-			g.mu.Unlock()
-			continue
-		}
-		o, t := s.offer, s.ticket
-		s.state = slotOpen
-		g.mu.Unlock()
-
-		buf = appendOffer(buf[:0], t, o.encoded, o.prefix)
-		at(stepSend, before)
-		err := g.c.Send(buf, o.held)
-		at(stepSend, after)
-		if err != nil {
-			g.notSent(s, t, err)
-		}
-		if cap(buf) > keptBuffer {
-			buf = nil
-		}
 	}
+}
+
+// sendAtOnce sends an offer if that needs no waiting.
+func (g *giving) sendAtOnce(s *slot) bool {
+	if !sendAtOnce || !g.sendMu.TryLock() {
+		return false
+	}
+	defer g.sendMu.Unlock()
+	g.mu.Lock()
+	fits := g.onItsWay <= atOnceRoom
+	g.mu.Unlock()
+	if !fits {
+		return false
+	}
+	g.c.SetWriteDeadline(time.Now().Add(atOnceTime))
+	return g.send(s)
+}
+
+// send sends an offer that is queued. It returns false if it was not sent for want of time, and is
+// queued still. g.sendMu is held.
+func (g *giving) send(s *slot) bool {
+	g.mu.Lock()
+	if s.state != slotQueued { // withdrawn before it was sent: the taker will not answer for it
+		if !g.isEnded {
+			g.freeLocked(s)
+		}
+		g.mu.Unlock()
+		return true
+	}
+	o, t := s.offer, s.ticket
+	s.state = slotOpen
+	g.mu.Unlock()
+
+	g.buf = appendOffer(g.buf[:0], t, o.encoded, o.prefix)
+	at(stepSend, before)
+	err := g.c.Send(g.buf, o.held)
+	at(stepSend, after)
+	if cap(g.buf) > keptBuffer {
+		g.buf = nil
+	}
+	return err == nil || g.notSent(s, t, err)
 }
 
 const keptBuffer = 64 << 10
 
-// notSent is for an offer that Send refused. The channel is at its end unless the fault is the
-// offer's own, or the system's for the moment.
-func (g *giving) notSent(s *slot, t ticket, err error) {
+// notSent is for an offer that Send refused. The channel is at its end unless the fault is the offer's
+// own, or the system's for the moment. It returns false for an offer that is to be sent again.
+func (g *giving) notSent(s *slot, t ticket, err error) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.isEnded {
-		return
+		return true
 	}
-	if !unsent(err) {
+	late := errors.Is(err, os.ErrDeadlineExceeded) // with part of it sent, the channel is broken, and says so when it is used
+	if !late && !unsent(err) {
 		g.endLocked(endedBy(err))
-		return
+		return true
 	}
-	if s.ticket == t && s.state == slotOpen {
+	if late && s.state == slotOpen {
+		s.state = slotQueued
+		return false
+	}
+	if s.state == slotOpen {
 		g.settle(s, err)
 	}
-	if s.ticket == t && !g.isEnded { // no answer will come for what was not sent
+	if !g.isEnded { // no answer will come for what was not sent
 		g.freeLocked(s)
 	}
+	return true
 }
 
 // read reads answers to the end of the channel.
@@ -344,8 +392,8 @@ func (g *giving) takeOne(a answer) error {
 			if !claimed {
 				return fmt.Errorf("%w: it says that it has claimed an offer, and has not", ipc.ErrProtocol)
 			}
+			s.offer.outcome <- nil
 			s.state, s.offer = slotWithdrawn, nil
-			s.outcome <- nil
 		case verbDeclined:
 			g.settle(s, fmt.Errorf("%w: %v", ErrDeclined, a.reason))
 		case verbDropped:

@@ -5,6 +5,7 @@ package usher_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -316,5 +317,37 @@ func echoAll(l net.Listener) {
 			defer c.Close()
 			io.Copy(struct{ io.Writer }{c}, c)
 		}()
+	}
+}
+
+// TestMoreHandoffsThanSlots has slots change hands as fast as they can: each client must hear its own
+// token.
+func TestMoreHandoffsThanSlots(t *testing.T) {
+	faults.NoLeak(t)
+	for _, backlog := range []int{1, 3, usher.DefaultBacklog} {
+		l := listen(t, usher.ListenConfig{Backlog: backlog})
+		target := dial(t, l)
+		for range 4 {
+			go echoAll(l)
+		}
+		var wg sync.WaitGroup
+		for i := range 4 * usher.MaxOpen {
+			wg.Go(func() {
+				for j := range 4 {
+					token := fmt.Sprintf("%d-%d", i, j)
+					client, server := tcpPair(t)
+					if err := target.Handoff(within(t, timeout), newOffer(t, server, token, usher.Info{})); err != nil {
+						t.Error(err)
+						return
+					}
+					client.CloseWrite()
+					if got, err := io.ReadAll(client); err != nil || string(got) != token {
+						t.Errorf("client %s read %q, %v", token, got, err)
+					}
+					client.Close()
+				}
+			})
+		}
+		wg.Wait()
 	}
 }

@@ -18,6 +18,10 @@ type Offer struct {
 	encoded       []byte // info and addresses, as they travel
 	local, remote net.Addr
 
+	// outcome has room for what comes of a Handoff. It is the offer's, not the slot's: that may have the
+	// next offer before the goroutine which waits here has run.
+	outcome chan error
+
 	mu    sync.Mutex
 	state offerState
 }
@@ -61,7 +65,7 @@ func newOffer(c net.Conn, prefix []byte, info Info) (*Offer, error) {
 	if c == nil {
 		return nil, errors.New("the connection is nil")
 	}
-	o := &Offer{prefix: prefix, info: info, local: c.LocalAddr(), remote: c.RemoteAddr()}
+	o := &Offer{prefix: prefix, info: info, local: c.LocalAddr(), remote: c.RemoteAddr(), outcome: make(chan error, 1)}
 	var own *ipc.PrefixConn
 	switch c := c.(type) {
 	case *Conn:

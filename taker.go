@@ -26,6 +26,7 @@ type taking struct {
 	pending []byte // answers to be told
 	leaving []byte // the last message, once there is one
 	kick    chan struct{}
+	later   *time.Timer // kicks
 
 	ended chan struct{} // closed when nothing more is read
 }
@@ -48,6 +49,7 @@ func (t *taking) serve() {
 	err := t.greet()
 	if err == nil {
 		defer t.page.release()
+		defer t.later.Stop()
 		go t.tell()
 		err = t.readAll()
 	}
@@ -62,6 +64,8 @@ func (t *taking) greet() (err error) {
 	if t.giver, err = t.c.Peer(); err != nil {
 		return err
 	}
+	t.later = time.AfterFunc(time.Hour, t.wake)
+	t.later.Stop()
 	if err := t.c.Send(appendHello(nil, t.l.window)); err != nil {
 		return ended(err)
 	}
@@ -189,6 +193,9 @@ func (a *arrival) take() (*Conn, error) {
 	at(stepClaim, before)
 	claimed, err := a.page.claim(a.ticket)
 	at(stepClaim, after)
+	if err != nil {
+		a.from.c.Close() // the page is gone: no offer of this channel can be claimed any more
+	}
 	if !claimed {
 		if f != nil {
 			f.Close()
@@ -215,12 +222,26 @@ func (a *arrival) decline(r reason) {
 	a.from.answer(answer{ticket: a.ticket, verb: verbDeclined, reason: r})
 }
 
+// Answers are told together while more offers wait to be claimed, batchSize of them at most, and none
+// waits longer than batchDelay for others: it costs either side more to send and to receive a message
+// than to claim.
+const (
+	batchSize  = 16
+	batchDelay = 500 * time.Microsecond
+)
+
 func (t *taking) answer(a answer) {
+	more := len(t.l.queue) > 0
 	t.mu.Lock()
 	t.unanswered &^= 1 << a.slot
 	t.pending = appendAnswer(t.pending, a)
+	n := len(t.pending) / answerLen
 	t.mu.Unlock()
-	t.wake()
+	if !more || n >= batchSize {
+		t.wake()
+	} else if n == 1 {
+		t.later.Reset(batchDelay)
+	}
 }
 
 // leave makes a farewell the last that the giver is told.
