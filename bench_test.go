@@ -32,7 +32,7 @@ func init() {
 
 const (
 	benchConns   = 4000 // a round; each has a descriptor on either side
-	benchWorkers = 256   // calls of Handoff at once
+	benchWorkers = 256  // calls of Handoff at once
 )
 
 // cpuTime is what this process has used, user and system.

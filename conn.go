@@ -1,6 +1,7 @@
 package usher
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -64,10 +65,25 @@ func (c *Conn) Info() Info { return c.info }
 func (c *Conn) Giver() ipc.Peer { return c.giver }
 
 // Read reads what is left of the prefix, whatever the deadline, then from the connection.
-func (c *Conn) Read(b []byte) (int, error) { return c.p.Read(b) }
+func (c *Conn) Read(b []byte) (int, error) {
+	n, err := c.p.Read(b)
+	return n, c.orClosed("read", err)
+}
 
 // Write writes to the connection.
-func (c *Conn) Write(b []byte) (int, error) { return c.p.Write(b) }
+func (c *Conn) Write(b []byte) (int, error) {
+	n, err := c.p.Write(b)
+	return n, c.orClosed("write", err)
+}
+
+// orClosed makes what Close's shutdown has done to the connection the consequence of Close that it is:
+// a read that waits ends with io.EOF then, a write with EPIPE.
+func (c *Conn) orClosed(op string, err error) error {
+	if err == nil || !c.closed.Load() || errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return &net.OpError{Op: op, Net: c.remote.Network(), Source: c.local, Addr: c.remote, Err: net.ErrClosed}
+}
 
 // Close ends the connection, for whoever has a copy of its descriptor, and closes this one. The client
 // learns of it at once, though the giver may not have dropped its copy yet. Reads and writes that wait
@@ -106,11 +122,20 @@ func (c *Conn) CloseRead() error { return c.p.CloseRead() }
 func (c *Conn) CloseWrite() error { return c.p.CloseWrite() }
 
 // ReadFrom copies from r to the connection, by sendfile or splice where *net.TCPConn does.
-func (c *Conn) ReadFrom(r io.Reader) (int64, error) { return c.p.ReadFrom(r) }
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
+	n, err := c.p.ReadFrom(r)
+	return n, c.orClosed("write", err)
+}
 
 // WriteTo copies what is left of the prefix, then the connection, to w, by splice where *net.TCPConn
 // does.
-func (c *Conn) WriteTo(w io.Writer) (int64, error) { return c.p.WriteTo(w) }
+func (c *Conn) WriteTo(w io.Writer) (int64, error) {
+	n, err := c.p.WriteTo(w)
+	if err == nil && c.closed.Load() {
+		err = io.EOF // which a copy does not return
+	}
+	return n, c.orClosed("read", err)
+}
 
 // Buffered returns how many bytes of the prefix are not read yet.
 func (c *Conn) Buffered() int { return c.p.Buffered() }

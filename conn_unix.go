@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -64,10 +65,10 @@ func netAddr(sa unix.Sockaddr) net.Addr {
 type fileConn struct {
 	f             *os.File
 	local, remote net.Addr
+	closed        atomic.Bool
 
 	mu            sync.Mutex
 	nc            net.Conn // on the duplicate, once there is one
-	closed        bool
 	readDeadline  time.Time
 	writeDeadline time.Time
 }
@@ -98,7 +99,7 @@ func (c *fileConn) opError(op string, err error) error {
 	if errors.As(err, &path) {
 		err = path.Err
 	}
-	if errors.Is(err, os.ErrClosed) {
+	if c.closed.Load() { // package os has more than one error for that
 		err = net.ErrClosed
 	}
 	if errno, ok := err.(syscall.Errno); ok {
@@ -110,18 +111,23 @@ func (c *fileConn) opError(op string, err error) error {
 func (c *fileConn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.closed = true
+	if c.closed.Swap(true) {
+		return c.opError("close", os.ErrClosed)
+	}
 	if c.nc != nil {
 		c.nc.Close()
 	}
-	return c.opError("close", c.f.Close())
+	return c.f.Close()
 }
 
 func (c *fileConn) LocalAddr() net.Addr  { return c.local }
 func (c *fileConn) RemoteAddr() net.Addr { return c.remote }
 
 func (c *fileConn) SetDeadline(t time.Time) error {
-	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
 }
 
 func (c *fileConn) SetReadDeadline(t time.Time) error {
@@ -190,7 +196,7 @@ func (c *fileConn) netConn() (net.Conn, error) {
 	if c.nc != nil {
 		return c.nc, nil
 	}
-	if c.closed {
+	if c.closed.Load() {
 		return nil, net.ErrClosed
 	}
 	raw, err := c.f.SyscallConn()
