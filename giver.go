@@ -395,6 +395,9 @@ func (g *giving) takeOne(a answer) error {
 			s.offer.outcome <- nil
 			s.state, s.offer = slotWithdrawn, nil
 		case verbDeclined:
+			if a.reason == reasonShutdown || a.reason == reasonReplaced { // its farewell is on its way
+				return leavingError(message{reason: a.reason})
+			}
 			g.settle(s, fmt.Errorf("%w: %v", ErrDeclined, a.reason))
 		case verbDropped:
 			return fmt.Errorf("%w: it dropped an offer that was not withdrawn", ipc.ErrProtocol)

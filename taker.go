@@ -66,8 +66,9 @@ func (t *taking) greet() (err error) {
 	}
 	t.later = time.AfterFunc(time.Hour, t.wake)
 	t.later.Stop()
-	if err := t.c.Send(appendHello(nil, t.l.window)); err != nil {
-		return ended(err)
+	// A peer that has gone may have said what it came for.
+	if err := t.c.Send(appendHello(nil, t.l.window)); err != nil && ended(err) != io.EOF {
+		return err
 	}
 	m, err := t.c.Receive()
 	if err != nil {

@@ -1,0 +1,4 @@
+package usher
+
+// For tests that speak the protocol themselves.
+var CreatePage = createPage
