@@ -3,24 +3,20 @@
 package usher_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/go-usher/usher"
-	"github.com/go-usher/usher/internal/faults"
 	"github.com/go-usher/usher/ipc"
 )
 
@@ -109,28 +105,6 @@ func playBenchGiver(args []string) error {
 	close(errs)
 	fmt.Println(int64(cpuTime()-from), int64(time.Since(began)))
 	return <-errs
-}
-
-// process is a role that says lines.
-type process struct {
-	cmd *exec.Cmd
-	out *bufio.Reader
-}
-
-func startRole(t testing.TB, role string, args ...string) *process {
-	t.Helper()
-	cmd := faults.Command(t, role, args...)
-	out := must(cmd.StdoutPipe())(t)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	return &process{cmd, bufio.NewReader(out)}
-}
-
-func (p *process) hear(t testing.TB) string {
-	t.Helper()
-	return strings.TrimSpace(must(p.out.ReadString('\n'))(t))
 }
 
 // handOverAll is a round of the loop: the CPU time of giver and taker together, and the time that
@@ -262,5 +236,3 @@ func BenchmarkLatency(b *testing.B) {
 	b.ReportMetric(float64(plain), "ipc-ns")
 	b.ReportMetric(float64(kept-plain), "added-ns")
 }
-
-var _ = os.Getpid

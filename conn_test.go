@@ -154,6 +154,7 @@ func TestConnBeyondNettest(t *testing.T) {
 		client, server := tcpPair(t)
 		copy := must(server.File())(t) // as one that is on its way elsewhere
 		defer copy.Close()
+		copy.Fd() // on Windows, takes it off this process's completion port
 		done := make(chan error, 1)
 		go func() { done <- target.Handoff(within(t, timeout), newOffer(t, server, "", usher.Info{})) }()
 		c := must(l.Accept())(t)

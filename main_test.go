@@ -3,11 +3,13 @@
 package usher_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -129,4 +131,26 @@ func wantError(t testing.TB, err, want error, text string) {
 	if err == nil || want != nil && !errors.Is(err, want) || !strings.Contains(err.Error(), text) {
 		t.Errorf("the error is %v; want one that is %v and says %q", err, want, text)
 	}
+}
+
+// process is a role that says lines.
+type process struct {
+	cmd *exec.Cmd
+	out *bufio.Reader
+}
+
+func startRole(t testing.TB, role string, args ...string) *process {
+	t.Helper()
+	cmd := faults.Command(t, role, args...)
+	out := must(cmd.StdoutPipe())(t)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	return &process{cmd, bufio.NewReader(out)}
+}
+
+func (p *process) hear(t testing.TB) string {
+	t.Helper()
+	return strings.TrimSpace(must(p.out.ReadString('\n'))(t))
 }
