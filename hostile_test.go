@@ -1,0 +1,381 @@
+//go:build darwin || freebsd || linux || netbsd || openbsd || windows
+
+package usher_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-usher/usher"
+	"github.com/go-usher/usher/internal/faults"
+	"github.com/go-usher/usher/ipc"
+)
+
+func init() { roles["outcome"] = playOutcome }
+
+// head builds the first eight bytes of a message by the words of SPEC.md.
+func head(typ, small byte, half uint16, word uint32) []byte {
+	b := binary.LittleEndian.AppendUint16([]byte{typ, small}, half)
+	return binary.LittleEndian.AppendUint32(b, word)
+}
+
+func offerMessage(slot byte, generation uint32, rest string) []byte {
+	return append(head(2, slot, 0, generation), rest...)
+}
+
+// TestGiversThatBreakTheProtocol lose their channel and hear why; the listener lives on and nothing
+// leaks.
+func TestGiversThatBreakTheProtocol(t *testing.T) {
+	faults.NoLeak(t)
+	refused := make(chan error, 100)
+	l := listen(t, usher.ListenConfig{Backlog: 8, Refused: func(err error) { refused <- err }})
+	null := must(os.Open(os.DevNull))(t)
+	defer null.Close()
+	attach := func(c *ipc.Conn, data []byte) error {
+		_, server := tcpPair(t)
+		defer server.Close()
+		return c.Send(data, server)
+	}
+	tests := []struct {
+		name  string
+		greet bool
+		say   func(*ipc.Conn) error
+		want  string
+	}{
+		{"an empty message first", false, func(c *ipc.Conn) error { return c.Send(nil) }, "a message of 0 bytes"},
+		{"no hello first", false, func(c *ipc.Conn) error { return c.Send(head(2, 0, 0, 0)) }, "type 2 and 0 attachments, want a hello"},
+		{"another version", false, func(c *ipc.Conn) error { return c.Send(head(1, 9, 0, 0)) }, "peer speaks version 9 of the handover protocol, this program version 1"},
+		{"a hello without a page", false, func(c *ipc.Conn) error { return c.Send(head(1, 1, 0, 0)) }, "type 1 and 0 attachments"},
+		{"a page that is none", false, func(c *ipc.Conn) error { return c.Send(head(1, 1, 0, 0), null) }, "page of tickets"},
+		{"a hello with more behind it", false, func(c *ipc.Conn) error { return c.Send(append(head(1, 1, 0, 0), 0), null) }, "a reserved field"},
+		{"two hellos", true, func(c *ipc.Conn) error { return c.Send(head(1, 1, 0, 0)) }, "a giver sent a message of type 1"},
+		{"an unknown message", true, func(c *ipc.Conn) error { return c.Send(head(77, 0, 0, 0)) }, "unknown type 77"},
+		{"an answer to a taker", true, func(c *ipc.Conn) error { return c.Send(head(3, 0, 0, 0)) }, "a giver sent a message of type 3"},
+		{"a connection where none belongs", true, func(c *ipc.Conn) error { return attach(c, head(3, 0, 0, 0)) }, "type 3 with 1 attachments"},
+		{"an offer without a connection", true, func(c *ipc.Conn) error { return c.Send(offerMessage(0, 1, "")) }, "type 2 with 0 attachments"},
+		{"a slot that is not there", true, func(c *ipc.Conn) error { return attach(c, offerMessage(8, 1, "")) }, "an offer in slot 8, limit 8"},
+		{"a slot twice", true, func(c *ipc.Conn) error {
+			if err := attach(c, offerMessage(3, 1, "")); err != nil {
+				return err
+			}
+			return attach(c, offerMessage(3, 2, ""))
+		}, "slot 3, whose last is not answered yet"},
+		{"info that is cut short", true, func(c *ipc.Conn) error { return attach(c, head(2, 0, 9, 1)) }, "an offer whose info has 0 bytes and says 9"},
+		{"a field that is cut short", true, func(c *ipc.Conn) error { return attach(c, append(head(2, 0, 4, 1), 1, 9, 0, 'x')) }, "field 1 of the info, at byte 0, has 1 bytes and says 9"},
+		{"an address that is none", true, func(c *ipc.Conn) error { return attach(c, append(head(2, 0, 4, 1), 8, 1, 0, 'x')) }, "field 8 of the info"},
+		{"a page instead of a socket", true, func(c *ipc.Conn) error { return c.Send(head(5, 0, 0, 0)) }, "a giver sent a message of type 5"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var c *ipc.Conn
+			if tt.greet {
+				c = rawGiver(t, l)
+			} else {
+				c = must(ipc.Dial(within(t, timeout), l.Addr().String()))(t)
+				c.SetDeadline(time.Now().Add(timeout))
+			}
+			defer c.Close()
+			if err := tt.say(c); err != nil {
+				t.Fatal(err)
+			}
+			text, reason, err := farewell(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if reason != 5 {
+				t.Errorf("the farewell has reason %d, want 5", reason)
+			}
+			wantError(t, errors.New(text), nil, tt.want)
+			err = <-refused
+			wantError(t, err, ipc.ErrProtocol, tt.want)
+			wantError(t, err, nil, fmt.Sprintf("from process %d", os.Getpid()))
+		})
+	}
+	t.Run("and the listener lives on", func(t *testing.T) {
+		// The offer of "a slot twice" that was right is still in the queue; its ticket was never written.
+		client, c := handOver(t, dial(t, l), l, "")
+		checkConversation(t, client, c)
+	})
+}
+
+// farewell returns what a taker says last.
+func farewell(c *ipc.Conn) (text string, reason byte, err error) {
+	for {
+		m, err := c.Receive()
+		if err != nil {
+			return "", 0, fmt.Errorf("the channel ended without a farewell: %w", err)
+		}
+		if m.Data[0] == 4 {
+			return string(m.Data[8:]), m.Data[1], nil
+		}
+	}
+}
+
+// rawTaker accepts one channel at an endpoint and answers as do says, which has the page to write on.
+type rawTaker struct {
+	l *ipc.Listener
+}
+
+func newRawTaker(t *testing.T, window uint16, do func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error) *rawTaker {
+	t.Helper()
+	l := must(ipc.Listen(endpoint(t)))(t)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				c.SetDeadline(time.Now().Add(timeout))
+				if err := serveRaw(c, window, do); err != nil && !errors.Is(err, net.ErrClosed) {
+					t.Error(err)
+				}
+			}()
+		}
+	}()
+	return &rawTaker{l}
+}
+
+func serveRaw(c *ipc.Conn, window uint16, do func(*ipc.Conn, []uint32, byte, uint32) error) error {
+	if err := c.Send(head(1, 1, window, 0)); err != nil {
+		return err
+	}
+	m, err := c.Receive()
+	if err != nil {
+		return nil // the giver did not like the hello
+	}
+	defer m.Close()
+	f, err := m.Attachments()[0].File()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	words, unmap, err := usher.MapPage(f)
+	if err != nil {
+		return err
+	}
+	defer unmap()
+	for {
+		m, err := c.Receive()
+		if err != nil {
+			return nil
+		}
+		m.Close()
+		if err := do(c, words, m.Data[1], binary.LittleEndian.Uint32(m.Data[4:])); err != nil {
+			return err
+		}
+	}
+}
+
+func answerMessage(verb, slot, reason byte, generation uint32) []byte {
+	return append(head(3, 0, 0, 0), head(verb, slot, uint16(reason), generation)...)
+}
+
+// TestTakersThatBreakTheProtocol lose their channel; the giver keeps the connection, or has handed it
+// over, by what is on the page and nothing else.
+func TestTakersThatBreakTheProtocol(t *testing.T) {
+	faults.NoLeak(t)
+	word := func(words []uint32, slot byte) *uint32 { return &words[int(slot)*16] }
+	say := func(data func(slot byte, generation uint32) []byte) func(*ipc.Conn, []uint32, byte, uint32) error {
+		return func(c *ipc.Conn, _ []uint32, slot byte, generation uint32) error {
+			return c.Send(data(slot, generation))
+		}
+	}
+	tests := []struct {
+		name   string
+		window uint16
+		do     func(*ipc.Conn, []uint32, byte, uint32) error
+		want   string // "" if it is handed over all the same
+	}{
+		{"a claim that is not on the page", 4, say(func(s byte, g uint32) []byte { return answerMessage(1, s, 0, g) }), "says that it has claimed an offer, and has not"},
+		{"an answer of another generation", 4, say(func(s byte, g uint32) []byte { return answerMessage(1, s, 0, g+1) }), "which is not open"},
+		{"an answer for another slot", 4, say(func(s byte, g uint32) []byte { return answerMessage(2, s+1, 1, g) }), "which is not open"},
+		{"an answer for a slot that is not there", 4, say(func(s byte, g uint32) []byte { return answerMessage(2, 200, 1, g) }), "which is not open"},
+		{"an unknown verb", 4, say(func(s byte, g uint32) []byte { return answerMessage(9, s, 0, g) }), "an answer of 09"},
+		{"half an answer", 4, say(func(s byte, g uint32) []byte { return answerMessage(2, s, 1, g)[:12] }), "answers of 4 bytes"},
+		{"an offer of its own", 4, say(func(s byte, g uint32) []byte { return offerMessage(s, g, "") }), "a taker sent a message of type 2"},
+		{"dropped without cause", 4, say(func(s byte, g uint32) []byte { return answerMessage(3, s, 0, g) }), "dropped an offer that was not withdrawn"},
+		{"no window", 0, nil, "with a message of type 1 and window 0"},
+		{"a window as wide as a house", 65535, nil, "window 65535, want a hello and 1 to 64"},
+		{"it scribbles over the ticket, and leaves", 4, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
+			atomic.StoreUint32(word(words, slot), 0xdeadbeef)
+			return c.Close()
+		}, "it wrote 0xdeadbeef over the ticket"},
+		{"it claims, and says that it declines", 4, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
+			atomic.CompareAndSwapUint32(word(words, slot), generation<<2|1, generation<<2|2)
+			return c.Send(answerMessage(2, slot, 1, generation))
+		}, ""},
+		{"it claims, and says nothing", 4, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
+			atomic.CompareAndSwapUint32(word(words, slot), generation<<2|1, generation<<2|2)
+			return c.Close()
+		}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			taker := newRawTaker(t, tt.window, tt.do)
+			target, err := usher.Dial(within(t, timeout), taker.l.Addr().String())
+			if tt.do == nil {
+				wantError(t, err, ipc.ErrProtocol, tt.want)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer target.Close()
+			client, server := tcpPair(t)
+			o := newOffer(t, server, "pre", usher.Info{})
+			err = target.Handoff(within(t, timeout), o)
+			if tt.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantError(t, err, ipc.ErrProtocol, tt.want)
+			c := must(o.Reclaim())(t)
+			defer c.Close()
+			if _, err := io.ReadFull(c, make([]byte, 3)); err != nil {
+				t.Error(err)
+			}
+			checkConversation(t, client, c)
+		})
+	}
+}
+
+// TestALateClaimFails has a taker answer for an offer and try to claim it when the slot has the next
+// one: the generation keeps it from tearing that ticket.
+func TestALateClaimFails(t *testing.T) {
+	faults.NoLeak(t)
+	var first atomic.Uint32
+	torn := make(chan bool, 2)
+	taker := newRawTaker(t, 1, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
+		if first.CompareAndSwap(0, generation) {
+			return c.Send(answerMessage(2, slot, 1, generation)) // declined
+		}
+		old, next := first.Load(), generation
+		torn <- atomic.CompareAndSwapUint32(&words[0], old<<2|1, old<<2|2)
+		torn <- atomic.CompareAndSwapUint32(&words[0], next<<2|1, next<<2|2)
+		return c.Send(answerMessage(1, slot, 0, next))
+	})
+	target := must(usher.Dial(within(t, timeout), taker.l.Addr().String()))(t)
+	defer target.Close()
+	_, server := tcpPair(t)
+	o := newOffer(t, server, "", usher.Info{})
+	wantError(t, target.Handoff(within(t, timeout), o), usher.ErrDeclined, "")
+	if err := target.Handoff(within(t, timeout), o); err != nil {
+		t.Error(err)
+	}
+	if <-torn {
+		t.Error("the late claim tore the next ticket")
+	}
+	if !<-torn {
+		t.Error("the claim in time did not tear its own")
+	}
+}
+
+// TestADialThatIsNotGreeted ends with its context.
+func TestADialThatIsNotGreeted(t *testing.T) {
+	faults.NoLeak(t)
+	l := must(ipc.Listen(endpoint(t)))(t)
+	defer l.Close()
+	accepted := make(chan *ipc.Conn, 1)
+	go func() { c, _ := l.Accept(); accepted <- c }()
+	_, err := usher.Dial(within(t, 30*time.Millisecond), l.Addr().String())
+	wantError(t, err, os.ErrDeadlineExceeded, "has not greeted")
+	(<-accepted).Close()
+}
+
+// TestAnOutcomeIsItsOffers runs playOutcome in a process of its own: the breakpoint is the process's.
+func TestAnOutcomeIsItsOffers(t *testing.T) {
+	if err := startRole(t, "outcome").cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// playOutcome holds the goroutine of one Handoff right after it has sent its offer, until the next has
+// the slot, which the taker's answer has freed meanwhile. That one's outcome must be its own.
+func playOutcome([]string) error {
+	const name = "outcome"
+	dir, err := os.MkdirTemp("", "usher")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	path := dir + "/" + name
+	if isWindows {
+		path = fmt.Sprintf(`\\.\pipe\usher\test-%d-%s`, os.Getpid(), name)
+	}
+	lc := usher.ListenConfig{Backlog: 1}
+	l, err := lc.Listen(path)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	go echoAll(l)
+	target, err := usher.Dial(context.Background(), path)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+
+	var sent, offered atomic.Int32
+	secondOffered := make(chan bool)
+	usher.SetBreakpoint(func(step, moment string) {
+		if step == "offer" && moment == "after" && offered.Add(1) == 2 {
+			close(secondOffered)
+		}
+		if step == "send" && moment == "after" && sent.Add(1) == 1 {
+			<-secondOffered
+			time.Sleep(50 * time.Millisecond) // for the second to wait for its outcome
+		}
+	})
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer tcp.Close()
+	errs := make(chan error, 2)
+	for i := range 2 {
+		token := fmt.Sprint("token ", i)
+		go func() { errs <- handOverToken(target, tcp, token) }()
+	}
+	return errors.Join(<-errs, <-errs)
+}
+
+// handOverToken hands a connection over and expects its token back.
+func handOverToken(target *usher.Target, tcp net.Listener, token string) error {
+	client, err := net.Dial("tcp", tcp.Addr().String())
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	client.SetDeadline(time.Now().Add(timeout))
+	io.WriteString(client, token)
+	client.(*net.TCPConn).CloseWrite()
+	server, err := tcp.Accept()
+	if err != nil {
+		return err
+	}
+	o, err := usher.NewOffer(server, nil, usher.Info{})
+	if err != nil {
+		return err
+	}
+	if err := target.Handoff(context.Background(), o); err != nil {
+		return err
+	}
+	got, err := io.ReadAll(client)
+	if err == nil && len(got) != len(token) {
+		err = fmt.Errorf("the client with %q read %q", token, got)
+	}
+	return err
+}
