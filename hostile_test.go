@@ -315,6 +315,17 @@ func playOutcome([]string) error {
 	if isWindows {
 		path = fmt.Sprintf(`\\.\pipe\usher\test-%d-%s`, os.Getpid(), name)
 	}
+	var sent, offered atomic.Int32
+	secondOffered := make(chan bool)
+	usher.SetBreakpoint(func(step, moment string) {
+		if step == "offer" && moment == "after" && offered.Add(1) == 2 {
+			close(secondOffered)
+		}
+		if step == "send" && moment == "after" && sent.Add(1) == 1 {
+			<-secondOffered
+			time.Sleep(50 * time.Millisecond) // for the second to wait for its outcome
+		}
+	})
 	lc := usher.ListenConfig{Backlog: 1}
 	l, err := lc.Listen(path)
 	if err != nil {
@@ -328,17 +339,6 @@ func playOutcome([]string) error {
 	}
 	defer target.Close()
 
-	var sent, offered atomic.Int32
-	secondOffered := make(chan bool)
-	usher.SetBreakpoint(func(step, moment string) {
-		if step == "offer" && moment == "after" && offered.Add(1) == 2 {
-			close(secondOffered)
-		}
-		if step == "send" && moment == "after" && sent.Add(1) == 1 {
-			<-secondOffered
-			time.Sleep(50 * time.Millisecond) // for the second to wait for its outcome
-		}
-	})
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err

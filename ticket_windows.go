@@ -1,9 +1,11 @@
 package usher
 
 import (
+	"fmt"
 	"os"
 
 	"github.com/go-usher/usher/internal/sys"
+	"github.com/go-usher/usher/ipc"
 	"golang.org/x/sys/windows"
 )
 
@@ -21,7 +23,7 @@ func createPage() (*os.File, error) {
 func mapPage(f *os.File) (*page, error) {
 	view, err := windows.MapViewOfFile(windows.Handle(f.Fd()), windows.FILE_MAP_READ|windows.FILE_MAP_WRITE, 0, 0, pageSize)
 	if err != nil {
-		return nil, os.NewSyscallError("MapViewOfFile", err)
+		return nil, fmt.Errorf("%w: it is no section of %d bytes: %w", ipc.ErrProtocol, pageSize, os.NewSyscallError("MapViewOfFile", err))
 	}
 	return &page{words: sys.WordsAt(view, pageSize), unmap: func() { windows.UnmapViewOfFile(view) }}, nil
 }
