@@ -141,7 +141,11 @@ type process struct {
 
 func startRole(t testing.TB, role string, args ...string) *process {
 	t.Helper()
-	cmd := faults.Command(t, role, args...)
+	return startCommand(t, faults.Command(t, role, args...))
+}
+
+func startCommand(t testing.TB, cmd *exec.Cmd) *process {
+	t.Helper()
 	out := must(cmd.StdoutPipe())(t)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,177 @@
+//go:build linux
+
+package usher_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/go-usher/usher"
+	"github.com/go-usher/usher/internal/faults"
+)
+
+func init() {
+	roles["starved"] = playStarved
+	roles["copier"] = playCopier
+}
+
+// playStarved serves at the endpoint args[0]. For each line on standard input it gives itself no room
+// for further descriptors, or as much as before.
+func playStarved(args []string) error {
+	l, err := usher.Listen(args[0])
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	go echoAll(l)
+	fmt.Println("ready")
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		return err
+	}
+	in := bufio.NewReader(os.Stdin)
+	for starve := true; ; starve = !starve {
+		if _, err := in.ReadString('\n'); err != nil {
+			return nil
+		}
+		limit := before
+		if starve {
+			// The lowest free number is the first that is refused: dup to learn it.
+			n, err := syscall.Dup(0)
+			if err != nil {
+				return err
+			}
+			syscall.Close(n)
+			limit.Cur = uint64(n)
+		}
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+			return err
+		}
+		fmt.Println("done")
+	}
+}
+
+// TestATakerOutOfDescriptorsDeclines, and takes again when it has some, on the same channel.
+func TestATakerOutOfDescriptorsDeclines(t *testing.T) {
+	faults.NoLeak(t)
+	path := endpoint(t)
+	cmd := faults.Command(t, "starved", path)
+	stdin := must(cmd.StdinPipe())(t)
+	taker := startCommand(t, cmd)
+	taker.hear(t)
+	defer stdin.Close()
+	target := must(usher.Dial(within(t, timeout), path))(t)
+	defer target.Close()
+
+	client, server := tcpPair(t)
+	o := newOffer(t, server, "pre", usher.Info{})
+	io.WriteString(stdin, "\n")
+	taker.hear(t)
+	for range 3 {
+		wantError(t, target.Handoff(within(t, timeout), o), usher.ErrDeclined, "out of descriptors")
+	}
+	io.WriteString(stdin, "\n")
+	taker.hear(t)
+	if err := target.Handoff(within(t, timeout), o); err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(client, "fix")
+	client.CloseWrite()
+	if got, err := io.ReadAll(client); err != nil || string(got) != "prefix" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	stdin.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// playCopier takes two connections at the endpoint args[0]: it sends the first the file args[1], and
+// copies the second into the third.
+func playCopier(args []string) error {
+	l, err := usher.Listen(args[0])
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	fmt.Println("ready")
+	var conns [3]net.Conn
+	for i := range conns {
+		if conns[i], err = l.Accept(); err != nil {
+			return err
+		}
+		defer conns[i].Close()
+	}
+	f, err := os.Open(args[1])
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(conns[0], f)
+	_, copyErr := io.Copy(conns[2], conns[1])
+	return errors.Join(err, copyErr)
+}
+
+// TestTheKernelCopies has strace watch what a taker does for io.Copy, once the prefix is read.
+func TestTheKernelCopies(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("strace is not here: ", err)
+	}
+	faults.NoLeak(t)
+	path := endpoint(t)
+	dir := t.TempDir()
+	name, trace := filepath.Join(dir, "f"), filepath.Join(dir, "trace")
+	if err := os.WriteFile(name, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := faults.Command(t, "copier", path, name)
+	cmd.Args = append([]string{strace, "-f", "-o", trace, "-e", "trace=sendfile,splice", cmd.Path}, cmd.Args[1:]...)
+	cmd.Path = strace
+	taker := startCommand(t, cmd)
+	line, err := taker.out.ReadString('\n')
+	if err != nil {
+		t.Skip("strace cannot trace here: ", err)
+	}
+	if strings.TrimSpace(line) != "ready" {
+		t.Fatalf("the taker says %q", line)
+	}
+	target := must(usher.Dial(within(t, timeout), path))(t)
+	defer target.Close()
+	var clients [3]*net.TCPConn
+	for i := range clients {
+		client, server := tcpPair(t)
+		clients[i] = client
+		if err := target.Handoff(within(t, timeout), newOffer(t, server, "pre", usher.Info{})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := io.Copy(io.Discard, io.LimitReader(clients[0], 1<<20)); n != 1<<20 || err != nil {
+		t.Errorf("the file came as %d bytes, %v", n, err)
+	}
+	go func() {
+		clients[1].Write(make([]byte, 1<<20))
+		clients[1].CloseWrite()
+	}()
+	if n, err := io.Copy(io.Discard, clients[2]); n != 3+1<<20 || err != nil {
+		t.Errorf("%d bytes were copied from one connection to the other, %v", n, err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	said := string(must(os.ReadFile(trace))(t))
+	for _, call := range []string{"sendfile(", "splice("} {
+		if !strings.Contains(said, call) {
+			t.Errorf("the taker made no call of %s: %.2000s", call, said)
+		}
+	}
+}

@@ -1,0 +1,80 @@
+package usher
+
+import (
+	"bytes"
+	"net/netip"
+	"reflect"
+	"testing"
+)
+
+// FuzzParseMessage reads what peers may send. What parses must be within the limits, and be written as it
+// was read.
+func FuzzParseMessage(f *testing.F) {
+	f.Add(appendHello(nil, MaxOpen))
+	f.Add(appendOffer(nil, ticket{slot: 3, generation: 7}, []byte{fieldHost, 1, 0, 'h'}, []byte("prefix")))
+	f.Add(appendAnswer(appendAnswer(appendAnswersHead(nil), answer{verb: verbClaimed}),
+		answer{ticket: ticket{slot: 63, generation: maxGeneration}, verb: verbDeclined, reason: reasonFull}))
+	f.Add(appendLeaving(nil, reasonProtocol, "why"))
+	f.Add(appendReplace(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := parseMessage(b)
+		if err != nil {
+			return
+		}
+		var again []byte
+		switch m.typ {
+		case msgHello:
+			again = appendHello(nil, m.window)
+		case msgOffer:
+			again = appendOffer(nil, m.offer, m.info, m.prefix)
+		case msgAnswers:
+			if len(m.answers) > MaxOpen {
+				t.Fatalf("%d answers", len(m.answers))
+			}
+			again = appendAnswersHead(nil)
+			for _, a := range m.answers {
+				again = appendAnswer(again, a)
+			}
+		case msgLeaving:
+			again = appendLeaving(nil, m.reason, m.text)
+		case msgReplace:
+			again = appendReplace(nil)
+		}
+		if !bytes.Equal(again, b) {
+			t.Fatalf("read % x, wrote % x", b, again)
+		}
+	})
+}
+
+// FuzzDecodeInfo reads infos. What decodes must encode to something that decodes to the same.
+func FuzzDecodeInfo(f *testing.F) {
+	full := Info{Route: "r", ServerName: "s", ALPN: []string{"h2", "x"}, Host: "h", Path: "/", Client: netip.MustParseAddrPort("[::1%lo]:1")}
+	b, err := encodeInfo(&full, nil, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte{fieldLocal, 11, 0, '1', '.', '2', '.', '3', '.', '4', ':', '5', '6', '7', 99, 1, 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		info, local, remote, err := decodeInfo(b)
+		if err != nil || len(b) > maxInfo {
+			return
+		}
+		again, err := encodeInfo(&info, tcpAddr(local), tcpAddr(remote))
+		if err != nil {
+			t.Fatal(err)
+		}
+		info2, local2, remote2, err := decodeInfo(again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range info.ALPN {
+			if p == "" { // an empty name says nothing, and is not sent
+				return
+			}
+		}
+		if !reflect.DeepEqual(info, info2) || local.Port() != local2.Port() || remote.Port() != remote2.Port() {
+			t.Fatalf("%+v %v %v became %+v %v %v", info, local, remote, info2, local2, remote2)
+		}
+	})
+}
