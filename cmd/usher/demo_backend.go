@@ -12,10 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"sync"
 	"time"
 
-	"github.com/go-usher/usher/ipc"
+	"github.com/go-usher/usher"
 	"github.com/spf13/cobra"
 )
 
@@ -144,14 +143,13 @@ func serveBackend(name, endpoint string, in io.Reader, out io.Writer) error {
 	// Windows too, where signal.Ignore does not.
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt)
 
-	l, err := ipc.Listen(endpoint)
+	l, err := usher.Listen(endpoint)
 	if err != nil {
 		return err
 	}
-	handed := newHandedListener(l)
 	server := &http.Server{Handler: answering(name), ConnContext: rememberDoor, ReadHeaderTimeout: headTimeout}
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(handed) }()
+	go func() { failed <- server.Serve(l) }()
 	if _, err := io.WriteString(out, readyLine); err != nil {
 		return errors.Join(err, server.Close())
 	}
@@ -189,110 +187,8 @@ func answering(name string) http.Handler {
 type doorKey struct{}
 
 func rememberDoor(ctx context.Context, c net.Conn) context.Context {
-	if c, ok := c.(handedConn); ok {
-		return context.WithValue(ctx, doorKey{}, c.door)
+	if c, ok := c.(*usher.Conn); ok {
+		return context.WithValue(ctx, doorKey{}, c.Giver().PID)
 	}
 	return ctx
-}
-
-// handedConn is a connection that another process accepted.
-type handedConn struct {
-	*ipc.PrefixConn
-	door int // the pid of that process
-}
-
-// handedListener is a net.Listener of the connections that come as messages over the channels of an endpoint.
-type handedListener struct {
-	l      *ipc.Listener
-	conns  chan handedConn
-	closed chan struct{}
-	once   sync.Once
-}
-
-var _ net.Listener = (*handedListener)(nil)
-
-// newHandedListener takes over l.
-func newHandedListener(l *ipc.Listener) *handedListener {
-	h := &handedListener{l: l, conns: make(chan handedConn), closed: make(chan struct{})}
-	go h.acceptChannels()
-	return h
-}
-
-// Accept returns the next connection that was handed over. It is a handedConn, and the caller's to close.
-func (h *handedListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-h.conns:
-		return c, nil
-	case <-h.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close ends Accept and the endpoint. Channels end with the process. A second Close does nothing.
-func (h *handedListener) Close() error {
-	err := error(nil)
-	h.once.Do(func() {
-		close(h.closed)
-		err = h.l.Close()
-	})
-	return err
-}
-
-// Addr returns the endpoint.
-func (h *handedListener) Addr() net.Addr { return h.l.Addr() }
-
-func (h *handedListener) acceptChannels() {
-	defer h.Close()
-	for {
-		ch, err := h.l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			complain(err)
-			return
-		}
-		go h.receiveAll(ch)
-	}
-}
-
-// receiveAll takes over ch and passes on every connection that comes with it.
-func (h *handedListener) receiveAll(ch *ipc.Conn) {
-	defer ch.Close()
-	peer, err := ch.Peer()
-	if err != nil {
-		complain(err)
-		return
-	}
-	for {
-		m, err := ch.Receive()
-		if errors.Is(err, io.EOF) {
-			return
-		}
-		if err != nil {
-			complain(err)
-			return
-		}
-		if err := h.passOn(m, peer.PID); err != nil {
-			complain(err)
-		}
-	}
-}
-
-// passOn takes over m, and gives the connection in it to Accept.
-func (h *handedListener) passOn(m *ipc.Message, door int) error {
-	defer m.Close() // closes what was not taken
-	if n := len(m.Attachments()); n != 1 {
-		return fmt.Errorf("the door sent a message with %d connections instead of one", n)
-	}
-	conn, err := m.Attachments()[0].Conn()
-	if err != nil {
-		return err
-	}
-	select {
-	case h.conns <- handedConn{PrefixConn: ipc.NewPrefixConn(conn, m.Data), door: door}:
-		return nil
-	case <-h.closed:
-		return conn.Close()
-	}
 }

@@ -7,20 +7,19 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/go-usher/usher"
 	"github.com/go-usher/usher/internal/sniff"
-	"github.com/go-usher/usher/ipc"
 )
 
 const (
 	maxHead     = 16 << 10         // bytes of a request that the door reads before it gives up
 	headTimeout = 10 * time.Second // for the client to say what it wants
-	sendTimeout = 2 * time.Second  // for a backend to make room for one more message
+	takeTimeout = 2 * time.Second  // for a backend to take a connection
 )
 
 // demoDoor reads the first bytes of a connection and hands it to the backend they ask for.
@@ -67,31 +66,43 @@ func (d *demoDoor) closeTargets() {
 	}
 }
 
-// handle takes over conn. Whatever happens the door's copy of it is closed in the end; one that was handed over lives on in the backend.
+// handle takes over conn.
 func (d *demoDoor) handle(ctx context.Context, conn *net.TCPConn) {
-	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) }) // wake it when the demo ends
-	defer stop()
-
 	head, request, err := readHead(conn)
-	if errors.Is(err, errGone) {
-		return
-	}
-	if err != nil {
-		refuse(conn, http.StatusBadRequest, err.Error())
-		return
-	}
+	stillOpen := stop()
 	t := d.targets[request.Host]
-	if t == nil {
+	switch {
+	case errors.Is(err, errGone) || !stillOpen:
+		conn.Close()
+	case err != nil:
+		refuse(conn, http.StatusBadRequest, err.Error())
+	case t == nil:
 		refuse(conn, http.StatusNotFound, fmt.Sprintf("no backend for host %q; try %s", request.Host, knownHosts()))
+	default:
+		handOver(ctx, t, conn, head, request)
+	}
+}
+
+// handOver takes over conn, and gives it to the backend or answers the client itself.
+func handOver(ctx context.Context, t *target, conn *net.TCPConn, head []byte, request sniff.Request) {
+	o, err := usher.NewOffer(conn, head, usher.Info{Host: request.Host})
+	if err != nil {
+		complain(err)
+		conn.Close()
 		return
 	}
-	if !stop() {
-		return // the demo ends
+	err = t.handoff(ctx, o)
+	if err == nil {
+		return // it is the backend's
 	}
-	if err := t.send(ctx, head, conn); err != nil {
-		unreachable(conn, request.Host, err)
+	complain(fmt.Errorf("cannot hand a connection to %s: %w", request.Host, err))
+	mine, err := o.Reclaim()
+	if err != nil {
+		complain(err)
+		return
 	}
+	refuse(mine, http.StatusServiceUnavailable, "the backend for "+request.Host+" cannot be reached")
 }
 
 // errGone means that the client left, or said too little in time, so there is nobody to answer.
@@ -120,15 +131,6 @@ func readHead(conn net.Conn) ([]byte, sniff.Request, error) {
 	return nil, sniff.Request{}, fmt.Errorf("the head of the request has more than %d bytes", maxHead)
 }
 
-// unreachable tells the client that the backend could not be given its connection.
-func unreachable(conn *net.TCPConn, host string, err error) {
-	complain(fmt.Errorf("cannot hand a connection to %s: %w", host, err))
-	if runtime.GOOS == "windows" && !errors.Is(err, errNoChannel) {
-		return // to send a socket takes it off its completion port there: it can only be closed
-	}
-	refuse(conn, http.StatusServiceUnavailable, "the backend for "+host+" cannot be reached")
-}
-
 func knownHosts() string {
 	var hosts []string
 	for _, name := range demoNames {
@@ -137,8 +139,15 @@ func knownHosts() string {
 	return strings.Join(hosts, " or ")
 }
 
-// refuse writes a short answer.
-func refuse(conn *net.TCPConn, status int, text string) {
+// halfCloser is a connection whose two ways end separately.
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// refuse writes a short answer and closes the connection.
+func refuse(conn halfCloser, status int, text string) {
+	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(time.Second))
 	fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\nusher: %s\n",
 		status, http.StatusText(status), len("usher: \n")+len(text), text)
@@ -148,63 +157,46 @@ func refuse(conn *net.TCPConn, status int, text string) {
 	io.Copy(io.Discard, io.LimitReader(conn, 1<<20))
 }
 
-// target is the way to a backend: a channel that is dialed when it is first needed, and anew after it broke.
+// target is the way to a backend, dialed when it is first needed.
 type target struct {
 	backend *backend
 
-	mu sync.Mutex // held while sending: the write deadline is the channel's, so it can only serve one message at a time
-	ch *ipc.Conn
+	mu sync.Mutex
+	t  *usher.Target
 }
 
-// errNoChannel means that the connection has not been touched by the attempt to send it.
-var errNoChannel = errors.New("no channel")
+// handoff hands o over, or says why the backend did not take it.
+func (t *target) handoff(ctx context.Context, o *usher.Offer) error {
+	if err := t.backend.death(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, takeTimeout)
+	defer cancel()
+	to, err := t.dial(ctx)
+	if err != nil {
+		return err
+	}
+	return to.Handoff(ctx, o)
+}
 
-// send hands conn over with the bytes that were read from it. The caller closes its copy whatever comes of it.
-func (t *target) send(ctx context.Context, head []byte, conn *net.TCPConn) error {
+func (t *target) dial(ctx context.Context) (*usher.Target, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	ch, err := t.channel(ctx)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errNoChannel, err)
+	if t.t != nil {
+		return t.t, nil
 	}
-	err = ch.SetWriteDeadline(time.Now().Add(sendTimeout))
-	if err == nil {
-		err = ch.Send(head, conn)
-	}
-	if err != nil {
-		t.drop()
-	}
-	return err
-}
-
-// channel returns the channel to the backend. t.mu is held.
-func (t *target) channel(ctx context.Context) (*ipc.Conn, error) {
-	if err := t.backend.death(); err != nil {
-		t.drop()
-		return nil, err
-	}
-	if t.ch != nil {
-		return t.ch, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
-	defer cancel()
-	ch, err := ipc.Dial(ctx, t.backend.endpoint)
+	to, err := usher.Dial(ctx, t.backend.endpoint)
 	if err != nil {
 		return nil, err
 	}
-	t.ch = ch
-	return ch, nil
-}
-
-func (t *target) drop() {
-	if t.ch != nil {
-		t.ch.Close()
-		t.ch = nil
-	}
+	t.t = to
+	return to, nil
 }
 
 func (t *target) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.drop()
+	if t.t != nil {
+		t.t.Close()
+	}
 }
