@@ -9,7 +9,6 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -150,11 +149,6 @@ func BenchmarkCPU(b *testing.B) {
 	b.ReportMetric(median(ours)/median(floor), "cpu/C-cpu")
 	b.ReportMetric(1e9/median(oursWall), "handovers/s")
 	b.ReportMetric(1e9/median(floorWall), "C-handovers/s")
-}
-
-func median[T int64 | float64 | time.Duration](values []T) T {
-	slices.Sort(values)
-	return values[len(values)/2]
 }
 
 // playLatencyTaker answers each connection that comes to the endpoint args[0] by package usher, or to

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -157,4 +158,9 @@ func startCommand(t testing.TB, cmd *exec.Cmd) *process {
 func (p *process) hear(t testing.TB) string {
 	t.Helper()
 	return strings.TrimSpace(must(p.out.ReadString('\n'))(t))
+}
+
+func median[T int64 | float64 | time.Duration](values []T) T {
+	slices.Sort(values)
+	return values[len(values)/2]
 }
