@@ -7,11 +7,11 @@ FUZZTIME   ?= 60s
 
 SYSTEMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 freebsd/amd64 freebsd/arm64 openbsd/amd64 openbsd/arm64 \
 	netbsd/amd64 netbsd/arm64 windows/amd64 windows/arm64
-# Package ipc does nothing on these, and must build there all the same.
+# The library packages do nothing on these, and must build there all the same.
 OTHERS  = plan9/amd64 js/wasm wasip1/wasm solaris/amd64 aix/ppc64 dragonfly/amd64
 
-.PHONY: ci test fmt vet staticcheck race demo cross windows wasm actionlint fuzz bench
-ci: test fmt vet staticcheck race demo cross wasm actionlint windows
+.PHONY: ci test fmt vet staticcheck race demo faults model cross windows wasm actionlint fuzz bench
+ci: test fmt vet staticcheck race demo model faults cross wasm actionlint windows
 
 test:
 	go test ./...
@@ -37,6 +37,14 @@ demo:
 	want='2000 requests, 2000 handed over, 0 proxied, 0 lost'; \
 	test "$$(echo "$$out" | tail -n 1)" = "$$want" || { echo "the last line is not: $$want"; exit 1; }
 
+# Who owns a connection: the model, exhaustively, then real processes under faults by chance.
+model:
+	doc/model/check
+
+FAULTS_CONNS ?= 10000
+faults:
+	go test -count=1 -run '^(TestChaos|TestNothingLeaks)$$' -v -timeout 30m . -chaos.conns=$(FAULTS_CONNS) -leak.handovers=$(FAULTS_CONNS)
+
 cross:
 	@set -e; for s in $(SYSTEMS); do \
 		echo "build and vet for $$s"; \
@@ -44,14 +52,14 @@ cross:
 		CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/} go vet ./...; \
 	done; \
 	for s in $(OTHERS); do \
-		echo "build ipc for $$s"; \
-		CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/} go build ./ipc; \
+		echo "build the library for $$s"; \
+		CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/} go build . ./ipc; \
 	done
 
 # The one system without sockets to pass that tests can be run for here.
 wasm:
 	@if command -v node >/dev/null; then \
-		GOOS=js GOARCH=wasm go test -exec="$$(go env GOROOT)/lib/wasm/go_js_wasm_exec" ./ipc; \
+		GOOS=js GOARCH=wasm go test -exec="$$(go env GOROOT)/lib/wasm/go_js_wasm_exec" . ./ipc; \
 	else echo "skipped: node is not here, so the tests for js/wasm are not run"; fi
 
 windows:
@@ -70,4 +78,4 @@ fuzz:
 	done
 
 bench:
-	go test -run '^$$' -bench . -benchmem ./ipc
+	go test -run '^$$' -bench . -benchmem . ./ipc
