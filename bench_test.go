@@ -215,8 +215,10 @@ func BenchmarkLatency(b *testing.B) {
 				o := must(usher.NewOffer(server, payload, usher.Info{}))(b)
 				go t.Handoff(ctx, o)
 			} else {
-				channel.Send(payload, server.(*net.TCPConn))
-				server.Close()
+				go func() {
+					channel.Send(payload, server.(*net.TCPConn))
+					server.Close()
+				}()
 			}
 			if _, err := io.ReadFull(client, make([]byte, 1)); err != nil {
 				b.Fatal(err)

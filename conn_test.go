@@ -127,13 +127,7 @@ func TestConnBeyondNettest(t *testing.T) {
 		client, server := tcpPair(t)
 		server.SetNoDelay(false)
 		server.SetKeepAlive(false)
-		done := make(chan error, 1)
-		go func() { done <- target.Handoff(within(t, timeout), newOffer(t, server, "", usher.Info{})) }()
-		c := must(l.Accept())(t).(*usher.Conn)
-		defer c.Close()
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
+		c := take(t, target, l, newOffer(t, server, "", usher.Info{}))
 		c.SetReadDeadline(time.Unix(1, 0))
 		nc := c.NetConn().(*net.TCPConn)
 		if nc != c.NetConn() {
@@ -154,13 +148,8 @@ func TestConnBeyondNettest(t *testing.T) {
 		client, server := tcpPair(t)
 		copy := must(server.File())(t) // as one that is on its way elsewhere
 		defer copy.Close()
-		copy.Fd() // on Windows, takes it off this process's completion port
-		done := make(chan error, 1)
-		go func() { done <- target.Handoff(within(t, timeout), newOffer(t, server, "", usher.Info{})) }()
-		c := must(l.Accept())(t)
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
+		copy.Fd() // takes it off this process's completion port on Windows; makes the socket blocking elsewhere
+		c := take(t, target, l, newOffer(t, server, "", usher.Info{}))
 		io.WriteString(c, "all")
 		c.Close()
 		if got, err := io.ReadAll(client); err != nil || string(got) != "all" {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -30,23 +29,10 @@ type giving struct {
 	sendMu sync.Mutex // held while an offer is sent
 	buf    []byte     // for it
 
-	mu       sync.Mutex
-	isEnded  bool
-	onItsWay int // bytes of offers that were not answered yet
-	slots    [MaxOpen]slot
+	mu      sync.Mutex
+	isEnded bool
+	slots   [MaxOpen]slot
 }
-
-// An offer that should fit into the socket's buffer, beside all that may be there already, is sent by the
-// goroutine that makes it, which spares a switch. Linux charges a small message with about twice
-// minCharge, and has room for 208 KiB unless told otherwise (net.core.wmem_default). Should it not fit
-// all the same, the call is cut off after atOnceTime and the offer left to the goroutine that writes. On
-// other systems the buffers are smaller, and that one writes all.
-const (
-	sendAtOnce = runtime.GOOS == "linux"
-	minCharge  = 1 << 10
-	atOnceRoom = 64 << 10
-	atOnceTime = time.Millisecond
-)
 
 // slot is what the giver knows of a slot. giving.mu guards it.
 //
@@ -60,7 +46,6 @@ type slot struct {
 	ticket
 	state slotState
 	offer *Offer // while it is queued or open
-	size  int
 }
 
 type slotState uint8
@@ -206,8 +191,7 @@ func (g *giving) open(ctx context.Context, o *Offer) (*slot, error) {
 		return nil, err
 	}
 	at(stepOffer, after)
-	s.state, s.offer, s.size = slotQueued, o, max(minCharge, len(o.encoded)+len(o.prefix))
-	g.onItsWay += s.size
+	s.state, s.offer = slotQueued, o
 	return s, nil
 }
 
@@ -242,7 +226,6 @@ func (g *giving) settle(s *slot, err error) {
 // freeLocked makes a slot free that was answered for. g.mu is held.
 func (g *giving) freeLocked(s *slot) {
 	s.state = slotFree
-	g.onItsWay -= s.size
 	g.free <- s.slot
 }
 
@@ -252,8 +235,7 @@ func (g *giving) write() {
 		select {
 		case s := <-g.out:
 			g.sendMu.Lock()
-			g.c.SetWriteDeadline(time.Time{})
-			g.send(s)
+			g.send(s, func(b []byte, c syscall.Conn) (bool, error) { return true, g.c.Send(b, c) })
 			g.sendMu.Unlock()
 		case <-g.ended:
 			return
@@ -261,25 +243,19 @@ func (g *giving) write() {
 	}
 }
 
-// sendAtOnce sends an offer if that needs no waiting.
+// sendAtOnce sends an offer if that needs no waiting, which spares a switch to the goroutine that can
+// wait.
 func (g *giving) sendAtOnce(s *slot) bool {
-	if !sendAtOnce || !g.sendMu.TryLock() {
+	if !g.sendMu.TryLock() {
 		return false
 	}
 	defer g.sendMu.Unlock()
-	g.mu.Lock()
-	fits := g.onItsWay <= atOnceRoom
-	g.mu.Unlock()
-	if !fits {
-		return false
-	}
-	g.c.SetWriteDeadline(time.Now().Add(atOnceTime))
-	return g.send(s)
+	return g.send(s, func(b []byte, c syscall.Conn) (bool, error) { return g.c.TrySend(b, c) })
 }
 
-// send sends an offer that is queued. It returns false if it was not sent for want of time, and is
-// queued still. g.sendMu is held.
-func (g *giving) send(s *slot) bool {
+// send sends an offer that is queued. It returns false if it was not sent, and is queued still.
+// g.sendMu is held.
+func (g *giving) send(s *slot, how func([]byte, syscall.Conn) (bool, error)) bool {
 	g.mu.Lock()
 	if s.state != slotQueued { // withdrawn before it was sent: the taker will not answer for it
 		if !g.isEnded {
@@ -294,30 +270,32 @@ func (g *giving) send(s *slot) bool {
 
 	g.buf = appendOffer(g.buf[:0], t, o.encoded, o.prefix)
 	at(stepSend, before)
-	err := g.c.Send(g.buf, o.held)
+	sent, err := how(g.buf, o.held)
 	at(stepSend, after)
 	if cap(g.buf) > keptBuffer {
 		g.buf = nil
 	}
-	return err == nil || g.notSent(s, t, err)
+	if err == nil && sent {
+		return true
+	}
+	return g.notSent(s, err)
 }
 
 const keptBuffer = 64 << 10
 
-// notSent is for an offer that Send refused. The channel is at its end unless the fault is the offer's
-// own, or the system's for the moment. It returns false for an offer that is to be sent again.
-func (g *giving) notSent(s *slot, t ticket, err error) bool {
+// notSent is for an offer that was not sent. With an error the channel is at its end, unless the fault is
+// the offer's own, or the system's for the moment. It returns false for an offer that is queued again.
+func (g *giving) notSent(s *slot, err error) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.isEnded {
 		return true
 	}
-	late := errors.Is(err, os.ErrDeadlineExceeded) // with part of it sent, the channel is broken, and says so when it is used
-	if !late && !unsent(err) {
+	if err != nil && !unsent(err) {
 		g.endLocked(endedBy(err))
 		return true
 	}
-	if late && s.state == slotOpen {
+	if err == nil && s.state == slotOpen {
 		s.state = slotQueued
 		return false
 	}

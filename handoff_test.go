@@ -37,13 +37,7 @@ func TestHandoff(t *testing.T) {
 		Client: netip.MustParseAddrPort("[2001:db8::1]:443"),
 	}
 	o := newOffer(t, server, string(prefix), info)
-	done := make(chan error, 1)
-	go func() { done <- target.Handoff(within(t, timeout), o) }()
-	c := must(l.Accept())(t).(*usher.Conn)
-	defer c.Close()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	c := take(t, target, l, o)
 	if got := c.Info(); !reflect.DeepEqual(got, info) {
 		t.Errorf("the info is %+v; want %+v", got, info)
 	}
@@ -90,13 +84,7 @@ func TestATimeOutGivesBack(t *testing.T) {
 	wantError(t, target.Handoff(cancelled, o), context.Canceled, "")
 	wantError(t, target.Handoff(cancelled, o), context.Canceled, "")
 
-	done := make(chan error, 1)
-	go func() { done <- target.Handoff(within(t, timeout), o) }()
-	c := must(l.Accept())(t)
-	defer c.Close()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	c := take(t, target, l, o)
 	got := make([]byte, 3)
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != "pre" {
 		t.Errorf("read %q, %v", got, err)
@@ -148,14 +136,8 @@ func TestAConnCanBeHandedOnWithItsPrefix(t *testing.T) {
 	io.WriteString(client, "ghi")
 	got := make([]byte, 2)
 	io.ReadFull(c, got)
-	done := make(chan error, 1)
 	// "ab" was read; say that "b" was read too much.
-	go func() { done <- target.Handoff(within(t, timeout), newOffer(t, c, "b", usher.Info{})) }()
-	again := must(l.Accept())(t)
-	defer again.Close()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	again := take(t, target, l, newOffer(t, c, "b", usher.Info{}))
 	got = make([]byte, 8)
 	if _, err := io.ReadFull(again, got); err != nil || string(got) != "bcdefghi" {
 		t.Errorf("read %q, %v", got, err)
@@ -203,22 +185,14 @@ func TestTheStreamIsWhole(t *testing.T) {
 	faults.NoLeak(t)
 	l := listen(t, usher.ListenConfig{})
 	target := dial(t, l)
-	take := func(t *testing.T, server net.Conn, prefix string) net.Conn {
-		done := make(chan error, 1)
-		go func() { done <- target.Handoff(within(t, timeout), newOffer(t, server, prefix, usher.Info{})) }()
-		c := must(l.Accept())(t)
-		t.Cleanup(func() { c.Close() })
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
-		c.SetDeadline(time.Now().Add(timeout))
-		return c
+	takeFrom := func(t *testing.T, server net.Conn, prefix string) net.Conn {
+		return take(t, target, l, newOffer(t, server, prefix, usher.Info{}))
 	}
 	t.Run("a large prefix and more in the kernel", func(t *testing.T) {
 		client, server := tcpPair(t)
 		go func() { io.WriteString(client, "tail"); client.CloseWrite() }()
 		prefix := strings.Repeat("0123456789abcdef", usher.MaxPrefix/16)
-		got, err := io.ReadAll(take(t, server, prefix))
+		got, err := io.ReadAll(takeFrom(t, server, prefix))
 		if err != nil || string(got) != prefix+"tail" {
 			t.Errorf("read %d bytes, %v", len(got), err)
 		}
@@ -228,7 +202,7 @@ func TestTheStreamIsWhole(t *testing.T) {
 		io.WriteString(client, "all of it")
 		client.CloseWrite()
 		time.Sleep(5 * time.Millisecond)
-		c := take(t, server, "")
+		c := takeFrom(t, server, "")
 		if got, err := io.ReadAll(c); err != nil || string(got) != "all of it" {
 			t.Errorf("read %q, %v", got, err)
 		}
@@ -244,7 +218,7 @@ func TestTheStreamIsWhole(t *testing.T) {
 		client.SetLinger(0)
 		client.Close()
 		time.Sleep(20 * time.Millisecond) // for the reset to arrive: the kernel forgets the address then
-		c := take(t, server, "before")
+		c := takeFrom(t, server, "before")
 		if got := c.RemoteAddr().String(); got != want {
 			t.Errorf("the remote address is %s; want %s", got, want)
 		}
@@ -258,7 +232,7 @@ func TestTheStreamIsWhole(t *testing.T) {
 	})
 	t.Run("a client that says nothing", func(t *testing.T) {
 		client, server := tcpPair(t)
-		c := take(t, server, "")
+		c := takeFrom(t, server, "")
 		c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("read: %v", err)
@@ -269,7 +243,7 @@ func TestTheStreamIsWhole(t *testing.T) {
 	t.Run("a client that left", func(t *testing.T) {
 		client, server := tcpPair(t)
 		client.Close()
-		if got, err := io.ReadAll(take(t, server, "bye")); err != nil || string(got) != "bye" {
+		if got, err := io.ReadAll(takeFrom(t, server, "bye")); err != nil || string(got) != "bye" {
 			t.Errorf("read %q, %v", got, err)
 		}
 	})

@@ -102,15 +102,30 @@ func newOffer(t testing.TB, c net.Conn, prefix string, info usher.Info) *usher.O
 func handOver(t testing.TB, target *usher.Target, l *usher.Listener, prefix string) (*net.TCPConn, *usher.Conn) {
 	t.Helper()
 	client, server := tcpPair(t)
+	return client, take(t, target, l, newOffer(t, server, prefix, usher.Info{}))
+}
+
+// take hands o over and returns what the taker gets.
+func take(t testing.TB, target *usher.Target, l *usher.Listener, o *usher.Offer) *usher.Conn {
+	t.Helper()
 	done := make(chan error, 1)
-	go func() { done <- target.Handoff(within(t, timeout), newOffer(t, server, prefix, usher.Info{})) }()
-	c := must(l.Accept())(t)
-	t.Cleanup(func() { c.Close() })
+	go func() {
+		err := target.Handoff(within(t, timeout), o)
+		if err != nil {
+			l.Close() // or Accept would wait
+		}
+		done <- err
+	}()
+	c, acceptErr := l.Accept()
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
+	if acceptErr != nil {
+		t.Fatal(acceptErr)
+	}
+	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(timeout))
-	return client, c.(*usher.Conn)
+	return c.(*usher.Conn)
 }
 
 // checkConversation has both ends say something to each other.

@@ -5,6 +5,7 @@ package usher
 import (
 	"fmt"
 	"net"
+	"os"
 	"syscall"
 	"time"
 
@@ -34,11 +35,27 @@ func hold(c net.Conn) (held, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Also the test for a connection that is closed.
-	if err := c.SetDeadline(time.Time{}); err != nil {
+	// Somebody may have made it blocking, by File().Fd(): then the taker could not wait for it.
+	var fcntlErr error
+	err = raw.Control(func(fd uintptr) { fcntlErr = unblock(fd) })
+	if err == nil {
+		err = fcntlErr
+	}
+	if err == nil {
+		err = c.SetDeadline(time.Time{})
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &heldConn{c, raw}, nil
+}
+
+func unblock(fd uintptr) error {
+	flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
+	if err == nil && flags&unix.O_NONBLOCK == 0 {
+		_, err = unix.FcntlInt(fd, unix.F_SETFL, flags|unix.O_NONBLOCK)
+	}
+	return os.NewSyscallError("fcntl", err)
 }
 
 func (h *heldConn) SyscallConn() (syscall.RawConn, error) { return h.raw, nil }

@@ -105,24 +105,22 @@ func (p *page) claim(t ticket) (claimed bool, err error) {
 // offered nor claimed is one that the taker has spoilt. The giver overwrites it all the same, so that
 // no later claim can succeed, and returns an error beside false.
 func (p *page) withdraw(t ticket) (claimed bool, err error) {
-	offered, spoilt := ticketWord(t.generation, stateOffered), uint32(0)
+	offered := ticketWord(t.generation, stateOffered)
+	var found uint32
 	fault := p.access(func() {
 		for word := p.word(t.slot); ; {
-			found := atomic.LoadUint32(word)
+			found = atomic.LoadUint32(word)
 			if found == ticketWord(t.generation, stateClaimed) {
 				claimed = true
 				return
 			}
 			if atomic.CompareAndSwapUint32(word, found, ticketWord(t.generation, stateWithdrawn)) {
-				if found != offered {
-					spoilt = found
-				}
 				return
 			}
 		}
 	})
-	if spoilt != 0 {
-		return false, fmt.Errorf("%w: it wrote %#x over the ticket %#x", ipc.ErrProtocol, spoilt, offered)
+	if fault == nil && !claimed && found != offered {
+		return false, fmt.Errorf("%w: it wrote %#x over the ticket %#x", ipc.ErrProtocol, found, offered)
 	}
 	return claimed, fault
 }

@@ -3,9 +3,12 @@
 package usher
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/go-usher/usher/ipc"
 )
 
 // TestATicketIsTornOnce has a taker and a giver pull at each ticket at once, on two mappings of a page.
@@ -46,6 +49,26 @@ func TestATicketIsTornOnce(t *testing.T) {
 		}
 	}
 	t.Logf("%d claimed, %d withdrawn", claims.Load(), withdrawals.Load())
+}
+
+func TestATicketThatIsSpoilt(t *testing.T) {
+	p, f, err := newPage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	defer p.release()
+	tk := ticket{slot: 2, generation: 5}
+	for _, spoilt := range []uint32{0, 0xffffffff, ticketWord(5, stateWithdrawn), ticketWord(4, stateOffered), ticketWord(4, stateClaimed)} {
+		p.offer(tk)
+		atomic.StoreUint32(p.word(2), spoilt)
+		if claimed, err := p.withdraw(tk); claimed || !errors.Is(err, ipc.ErrProtocol) {
+			t.Errorf("%#x: claimed %v, %v; want an error that is ErrProtocol", spoilt, claimed, err)
+		}
+		if claimed, _ := p.claim(tk); claimed {
+			t.Errorf("%#x: it was claimed after it had been withdrawn", spoilt)
+		}
+	}
 }
 
 func TestGenerationsGoRound(t *testing.T) {

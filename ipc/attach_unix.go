@@ -108,6 +108,16 @@ func toSocket(a *Attachment) (*os.File, error) {
 	if typ, err := unix.GetsockoptInt(a.h, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || typ != unix.SOCK_STREAM {
 		return nil, errors.New("it is no stream socket")
 	}
+	if a.h <= 2 {
+		// Package os takes these for standard streams: to write to one whose reader is gone would end
+		// the process (SIGPIPE).
+		fd, err := unix.FcntlInt(uintptr(a.h), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return nil, os.NewSyscallError("fcntl", err)
+		}
+		unix.Close(a.h)
+		a.h = fd
+	}
 	f := a.file()
 	if err := f.SetDeadline(time.Time{}); err != nil { // not on the poller
 		return nil, fmt.Errorf("it is blocking: %w", err)

@@ -111,6 +111,52 @@ func (c *Conn) Send(data []byte, attachments ...syscall.Conn) error {
 }
 
 func (c *Conn) send(data []byte, attachments []syscall.Conn) error {
+	if err := c.check(data, attachments); err != nil {
+		return err
+	}
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	if err := c.usable(); err != nil {
+		return err
+	}
+	partial, err := c.t.send(&c.wbuf, data, attachments)
+	if cap(c.wbuf) > firstBody {
+		c.wbuf = nil // the odd huge table is not kept for ever
+	}
+	if partial && err != nil {
+		c.breakChannel(fmt.Errorf("a message was cut short: %w", err))
+	}
+	return err
+}
+
+// TrySend is Send if that needs no waiting, neither for room in the channel nor for another Send. If it
+// returns false and no error, nothing was sent, and Send would wait or cannot tell: so it is always for
+// messages of more than some thousand bytes, and on systems other than Linux.
+func (c *Conn) TrySend(data []byte, attachments ...syscall.Conn) (sent bool, err error) {
+	sent, err = c.trySend(data, attachments)
+	return sent, opError("send", c.addr, err)
+}
+
+func (c *Conn) trySend(data []byte, attachments []syscall.Conn) (bool, error) {
+	if err := c.check(data, attachments); err != nil {
+		return false, err
+	}
+	if !c.wmu.TryLock() {
+		return false, nil
+	}
+	defer c.wmu.Unlock()
+	if err := c.usable(); err != nil {
+		return false, err
+	}
+	sent, err := c.t.trySend(&c.wbuf, data, attachments)
+	if sent && err != nil {
+		c.breakChannel(fmt.Errorf("a message was cut short: %w", err))
+	}
+	return sent && err == nil, err
+}
+
+// check holds a message to the limits.
+func (c *Conn) check(data []byte, attachments []syscall.Conn) error {
 	if len(data) > c.limits.Data {
 		return fmt.Errorf("%w: %d bytes, limit %d", ErrTooLarge, len(data), c.limits.Data)
 	}
@@ -122,22 +168,15 @@ func (c *Conn) send(data []byte, attachments []syscall.Conn) error {
 			return attachmentError(i, err)
 		}
 	}
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
+	return nil
+}
+
+// usable says why the channel cannot be used any more, if so.
+func (c *Conn) usable() error {
 	if c.closed.Load() {
 		return net.ErrClosed
 	}
-	if err := c.whyBroken(); err != nil {
-		return err
-	}
-	partial, err := c.t.send(&c.wbuf, data, attachments)
-	if cap(c.wbuf) > firstBody {
-		c.wbuf = nil // the odd huge table is not kept for ever
-	}
-	if partial && err != nil {
-		c.breakChannel(fmt.Errorf("a message was cut short: %w", err))
-	}
-	return err
+	return c.whyBroken()
 }
 
 func attachmentError(i int, err error) error {
@@ -206,10 +245,7 @@ func (c *Conn) Receive() (*Message, error) {
 }
 
 func (c *Conn) receive() (*Message, error) {
-	if c.closed.Load() {
-		return nil, net.ErrClosed
-	}
-	if err := c.whyBroken(); err != nil {
+	if err := c.usable(); err != nil {
 		return nil, err
 	}
 	in := &c.in

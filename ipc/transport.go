@@ -13,6 +13,9 @@ type transport interface {
 	// may have got some of it.
 	send(scratch *[]byte, data []byte, attachments []syscall.Conn) (partial bool, err error)
 
+	// trySend is send if that needs no waiting; false means that nothing was sent.
+	trySend(scratch *[]byte, data []byte, attachments []syscall.Conn) (sent bool, err error)
+
 	// read reads into p. at is the stream offset of its first byte, for matching handles to frames.
 	read(p []byte, at uint64) (int, error)
 

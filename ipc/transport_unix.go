@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -137,6 +138,40 @@ func (t *unixTransport) send(scratch *[]byte, data []byte, attachments []syscall
 		}
 	}
 	return false, nil
+}
+
+// wholeLimit is the length of frames that are sent whole or not at all. Linux puts so much into one buffer
+// of its own (unix_stream_sendmsg); other systems may take a part.
+const wholeLimit = 4 << 10
+
+func (t *unixTransport) trySend(scratch *[]byte, data []byte, attachments []syscall.Conn) (bool, error) {
+	if runtime.GOOS != "linux" || len(data) > wholeLimit {
+		return false, nil
+	}
+	frame := append(beginFrame(*scratch, len(data), attachments, nil), data...)
+	*scratch = frame
+	if len(frame) > wholeLimit {
+		return false, nil
+	}
+	raw, err := t.uc.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	var n int
+	var sendErr error
+	err = withDescriptors(attachments, make([]int, 0, len(attachments)), func(fds []int) error {
+		return raw.Write(func(fd uintptr) bool {
+			n, sendErr = unix.SendmsgN(int(fd), frame, unix.UnixRights(fds...), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+			return true // whatever came of it
+		})
+	})
+	if err == nil && sendErr != unix.EAGAIN && sendErr != unix.EINTR {
+		err = os.NewSyscallError("sendmsg", sendErr)
+	}
+	if err == nil && n > 0 && n < len(frame) {
+		_, err = t.uc.Write(frame[n:]) // does not happen; must not go wrong either
+	}
+	return n > 0, err
 }
 
 // sendFirst sends what it can of frame, with the descriptors. They are held open, not duplicated,

@@ -94,6 +94,9 @@ func (t *pipeTransport) send(scratch *[]byte, data []byte, attachments []syscall
 	return false, nil
 }
 
+// trySend leaves all to send: a pipe does not say whether it has room.
+func (t *pipeTransport) trySend(*[]byte, []byte, []syscall.Conn) (bool, error) { return false, nil }
+
 // exportAll puts the attachments into the peer's process. undo takes back what can be.
 func (t *pipeTransport) exportAll(attachments []syscall.Conn) (bodies [][]byte, undo func(), err error) {
 	if len(attachments) == 0 {

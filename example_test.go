@@ -1,0 +1,156 @@
+//go:build darwin || freebsd || linux || netbsd || openbsd || windows
+
+package usher_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/go-usher/usher"
+)
+
+// exampleEndpoint is a path of this process's own; a program would use a plain name, such as "shop".
+func exampleEndpoint() (path string, remove func()) {
+	if runtime.GOOS == "windows" {
+		return fmt.Sprintf(`\\.\pipe\usher\example-%d`, os.Getpid()), func() {}
+	}
+	dir, err := os.MkdirTemp("", "usher")
+	if err != nil {
+		log.Fatal(err)
+	}
+	return filepath.Join(dir, "shop"), func() { os.RemoveAll(dir) }
+}
+
+// A front door reads the first bytes of a connection and hands it to a backend, which serves it as if it
+// had accepted it. Giver and taker are two processes in earnest.
+func Example() {
+	endpoint, remove := exampleEndpoint()
+	defer remove()
+
+	// The taker.
+	l, err := usher.Listen(endpoint)
+	if err != nil {
+		log.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "hello from %s", r.Host)
+	})}
+	go server.Serve(l)
+	defer server.Close()
+
+	// The giver.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	target, err := usher.Dial(ctx, endpoint)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer target.Close()
+	door, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer door.Close()
+	go func() {
+		conn, err := door.Accept()
+		if err != nil {
+			return
+		}
+		head := make([]byte, 512)
+		n, err := conn.Read(head) // to see who is asked for
+		if err != nil {
+			conn.Close()
+			return
+		}
+		offer, err := usher.NewOffer(conn, head[:n], usher.Info{})
+		if err != nil {
+			conn.Close()
+			return
+		}
+		if err := target.Handoff(ctx, offer); err != nil {
+			if mine, err := offer.Reclaim(); err == nil {
+				mine.Close()
+			}
+		}
+	}()
+
+	// A client.
+	client, err := net.Dial("tcp", door.Addr().String())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	io.WriteString(client, "GET / HTTP/1.0\r\nHost: shop.example.com\r\n\r\n")
+	answer, err := io.ReadAll(client)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(string(answer[len(answer)-len("hello from shop.example.com"):]))
+	// Output: hello from shop.example.com
+}
+
+// When nobody takes the connection in time, it is the giver's as if nothing had been.
+func ExampleOffer_Reclaim() {
+	endpoint, remove := exampleEndpoint()
+	defer remove()
+	busy, err := usher.Listen(endpoint) // and does not accept
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer busy.Close()
+	target, err := usher.Dial(context.Background(), endpoint)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer target.Close()
+	client, conn := pipe()
+	defer client.Close()
+	offer, err := usher.NewOffer(conn, []byte("what was read, "), usher.Info{})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	err = target.Handoff(ctx, offer)
+	fmt.Println(errors.Is(err, os.ErrDeadlineExceeded))
+	mine, err := offer.Reclaim()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer mine.Close()
+	io.WriteString(client, "and what was not")
+	client.CloseWrite()
+	all, err := io.ReadAll(mine)
+	fmt.Println(string(all), err)
+	// Output:
+	// true
+	// what was read, and what was not <nil>
+}
+
+// pipe returns both ends of a TCP connection.
+func pipe() (client, server *net.TCPConn) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		log.Fatal(err)
+	}
+	s, err := l.Accept()
+	if err != nil {
+		log.Fatal(err)
+	}
+	return c.(*net.TCPConn), s.(*net.TCPConn)
+}
