@@ -157,7 +157,7 @@ func (g *giving) handoff(ctx context.Context, o *Offer) error {
 	if err != nil {
 		return err
 	}
-	if !g.sendAtOnce(s) {
+	if !g.sendAtOnce(s, o) {
 		g.out <- s
 	}
 	select {
@@ -243,10 +243,10 @@ func (g *giving) write() {
 	}
 }
 
-// sendAtOnce sends an offer if that needs no waiting, which spares a switch to the goroutine that can
-// wait.
-func (g *giving) sendAtOnce(s *slot) bool {
-	if !g.sendMu.TryLock() {
+// sendAtOnce sends a small offer if that needs no waiting, which spares a switch to the goroutine that
+// can wait.
+func (g *giving) sendAtOnce(s *slot, o *Offer) bool {
+	if len(o.encoded)+len(o.prefix) > atOnceLimit || !g.sendMu.TryLock() {
 		return false
 	}
 	defer g.sendMu.Unlock()
@@ -271,17 +271,20 @@ func (g *giving) send(s *slot, how func([]byte, syscall.Conn) (bool, error)) boo
 	g.buf = appendOffer(g.buf[:0], t, o.encoded, o.prefix)
 	at(stepSend, before)
 	sent, err := how(g.buf, o.held)
-	at(stepSend, after)
 	if cap(g.buf) > keptBuffer {
 		g.buf = nil
 	}
-	if err == nil && sent {
-		return true
+	if err == nil && !sent {
+		return g.notSent(s, nil)
 	}
-	return g.notSent(s, err)
+	at(stepSend, after)
+	return err == nil || g.notSent(s, err)
 }
 
-const keptBuffer = 64 << 10
+const (
+	atOnceLimit = 3 << 10  // of bytes: most heads of requests; ipc.Conn.TrySend takes little more
+	keptBuffer  = 64 << 10 // of bytes
+)
 
 // notSent is for an offer that was not sent. With an error the channel is at its end, unless the fault is
 // the offer's own, or the system's for the moment. It returns false for an offer that is queued again.
