@@ -117,6 +117,13 @@ func pass(t testing.TB, from, to *ipc.Conn, attachments ...syscall.Conn) []*ipc.
 	return m.Attachments()
 }
 
+// within returns a context that ends a test that hangs.
+func within(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // tcpPair returns both ends of a TCP connection over loopback.
 func tcpPair(t testing.TB, network, address string) (client, server *net.TCPConn) {
 	t.Helper()
