@@ -26,7 +26,7 @@
 //     declined, is slow, is stopped, was killed, closed, or broke the protocol.
 //   - Bounded. Handoff returns when its context ends, also when the taker is stopped.
 //   - The giver may die. What was claimed is untouched; an offer that has reached the taker is
-//     served by it.
+//     served by it, unless the taker declines it or closes: there is nobody to give it back to then.
 //   - The stream is whole. The taker reads the prefix, then what the kernel holds. A client that has
 //     half-closed its connection, reset it, or never sent a byte is handed over like any other: the
 //     taker reads what there is, then io.EOF, ECONNRESET, or nothing until its deadline.

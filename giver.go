@@ -13,9 +13,9 @@ import (
 	"github.com/go-usher/usher/ipc"
 )
 
-// giving is the giver's end of a channel. One goroutine writes offers and one reads answers, so that
-// no call of handoff ever waits for the taker in a system call: each waits for its outcome or for its
-// context, and the ticket decides.
+// giving is the giver's end of a channel. One goroutine sends what may have to wait for room in the
+// channel and one reads answers, so that no call of handoff ever waits for the taker in a system call:
+// each waits for its outcome or for its context, and the ticket decides.
 type giving struct {
 	c    *ipc.Conn
 	page *page
@@ -36,9 +36,10 @@ type giving struct {
 
 // slot is what the giver knows of a slot. giving.mu guards it.
 //
-//	free ──► open ──────────────────► free       claimed, or declined
-//	          │
-//	          └──► withdrawn ────────► free       and then answered
+//	free ──► queued ──► open ──────────────► free     claimed, or declined
+//	            │         │
+//	            │         └──► withdrawn ────► free     and then answered
+//	            └──► withdrawn ──────────────► free     before it was sent: nobody will answer
 //
 // A slot whose offer was withdrawn stays taken until the taker has answered for it: so a stopped taker
 // has no more than its window of offers, and their descriptors, on their way to it.

@@ -20,13 +20,13 @@ type taking struct {
 	giver ipc.Peer
 	page  *page
 
-	unanswered uint64 // a bit for each slot; guarded by mu
+	kick  chan struct{} // there is something to be told
+	later *time.Timer   // kicks
 
-	mu      sync.Mutex
-	pending []byte // answers to be told
-	leaving []byte // the last message, once there is one
-	kick    chan struct{}
-	later   *time.Timer // kicks
+	mu         sync.Mutex
+	unanswered uint64 // a bit for each slot
+	pending    []byte // answers to be told
+	leaving    []byte // the last message, once there is one
 
 	ended chan struct{} // closed when nothing more is read
 }
