@@ -8,14 +8,10 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,21 +29,10 @@ const isWindows = runtime.GOOS == "windows"
 // timeout ends a test that hangs, not one that is slow.
 const timeout = 30 * time.Second
 
-var endpoints atomic.Int32
-
 // endpoint returns a path that nothing else listens at.
 func endpoint(t testing.TB) string {
 	t.Helper()
-	n := strconv.Itoa(int(endpoints.Add(1)))
-	if isWindows {
-		return `\\.\pipe\usher\test-` + strconv.Itoa(os.Getpid()) + "-" + n
-	}
-	dir, err := os.MkdirTemp("", "usher") // t.TempDir's paths are too long for sun_path on macOS
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return filepath.Join(dir, n)
+	return faults.Endpoint(t)
 }
 
 func must[T any](v T, err error) func(testing.TB) T {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"testing"
 	"time"
 
@@ -79,6 +80,7 @@ func SettleDescriptors(want int) error {
 		if now = Descriptors(); now <= want {
 			return nil
 		}
+		runtime.GC() // package poll keeps the pipes that it splices through until they are collected
 	}
 	return fmt.Errorf("%d descriptors are open, there were %d: %v", now, want, listDescriptors())
 }
