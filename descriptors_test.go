@@ -72,6 +72,15 @@ func TestATakerOutOfDescriptorsDeclines(t *testing.T) {
 	target := must(usher.Dial(within(t, timeout), path))(t)
 	defer target.Close()
 
+	// One that stays: when it is served, the taker has closed all that it opens for a new channel.
+	first, server := tcpPair(t)
+	if err := target.Handoff(within(t, timeout), newOffer(t, server, "x", usher.Info{})); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(first, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+
 	client, server := tcpPair(t)
 	o := newOffer(t, server, "pre", usher.Info{})
 	io.WriteString(stdin, "\n")
