@@ -22,6 +22,8 @@ import (
 func init() {
 	roles["bench-giver"] = playBenchGiver
 	roles["bench-taker"] = playBenchTaker
+	roles["plain-giver"] = playPlainGiver
+	roles["plain-taker"] = playPlainTaker
 	roles["latency-taker"] = playLatencyTaker
 }
 
@@ -35,6 +37,35 @@ func cpuTime() time.Duration {
 	var u syscall.Rusage
 	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// playPlainTaker is playBenchTaker with package ipc alone.
+func playPlainTaker(args []string) error {
+	l, err := ipc.Listen(args[0])
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	n, _ := strconv.Atoi(args[1])
+	fmt.Println("ready")
+	channel, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	from := cpuTime()
+	for range n {
+		m, err := channel.Receive()
+		if err != nil {
+			return err
+		}
+		f, err := m.Attachments()[0].Socket()
+		if err != nil {
+			return err
+		}
+		f.Close()
+	}
+	fmt.Println(int64(cpuTime() - from))
+	return nil
 }
 
 // playBenchTaker closes what it takes at the endpoint args[0], and says what args[1] of them cost.
@@ -67,7 +98,37 @@ func playBenchGiver(args []string) error {
 		return err
 	}
 	defer t.Close()
-	n, _ := strconv.Atoi(args[1])
+	return giveAll(args[1], benchWorkers, func(c net.Conn) error {
+		o, err := usher.NewOffer(c, benchPayload, usher.Info{})
+		if err != nil {
+			return err
+		}
+		return t.Handoff(ctx, o)
+	})
+}
+
+// playPlainGiver is playBenchGiver with package ipc alone.
+func playPlainGiver(args []string) error {
+	channel, err := ipc.Dial(context.Background(), args[0])
+	if err != nil {
+		return err
+	}
+	defer channel.Close()
+	return giveAll(args[1], 1, func(c net.Conn) error {
+		defer c.Close()
+		return channel.Send(benchPayload, c.(*net.TCPConn))
+	})
+}
+
+var benchPayload = []byte("0123456789abcdef")
+
+// giveAll accepts as many connections as count says, at an address that it says, gives all away, and says
+// what that cost.
+func giveAll(count string, workers int, give func(net.Conn) error) error {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -82,18 +143,13 @@ func playBenchGiver(args []string) error {
 		conns <- c
 	}
 	close(conns)
-	payload := []byte("0123456789abcdef")
 	from, began := cpuTime(), time.Now()
 	var wg sync.WaitGroup
-	errs := make(chan error, benchWorkers)
-	for range benchWorkers {
+	errs := make(chan error, workers)
+	for range workers {
 		wg.Go(func() {
 			for c := range conns {
-				o, err := usher.NewOffer(c, payload, usher.Info{})
-				if err == nil {
-					err = t.Handoff(ctx, o)
-				}
-				if err != nil {
+				if err := give(c); err != nil {
 					errs <- err
 					return
 				}
@@ -106,26 +162,26 @@ func playBenchGiver(args []string) error {
 	return <-errs
 }
 
-// handOverAll is a round of the loop: the CPU time of giver and taker together, and the time that
-// passed, for each handover.
-func handOverAll(b *testing.B) (cpu, passed float64) {
+// handOverAll is a round of the loop: the CPU time of giver and taker together for each handover.
+func handOverAll(b *testing.B, takerRole, giverRole string) float64 {
 	path := endpoint(b)
-	taker := startRole(b, "bench-taker", path, strconv.Itoa(benchConns))
+	taker := startRole(b, takerRole, path, strconv.Itoa(benchConns))
 	taker.hear(b)
-	giver := startRole(b, "bench-giver", path, strconv.Itoa(benchConns))
+	giver := startRole(b, giverRole, path, strconv.Itoa(benchConns))
 	address := giver.hear(b)
 	for range benchConns {
 		c := must(net.Dial("tcp", address))(b)
 		defer c.Close()
 	}
-	var given, took, wall float64
-	fmt.Sscan(giver.hear(b), &given, &wall)
+	var given, took float64
+	fmt.Sscan(giver.hear(b), &given)
 	fmt.Sscan(taker.hear(b), &took)
-	return (given + took) / benchConns, wall / benchConns
+	return (given + took) / benchConns
 }
 
-// BenchmarkCPU runs the loop through package usher and, in turn, the same in C without any promise
-// (testdata/rawloop.c), and reports the medians of CPU time for each handover and their ratio.
+// BenchmarkCPU gives connections away to a process that closes them, in turn by Handoff, by package ipc
+// alone, and by a program in C without any promise (testdata/rawloop.c), and reports the medians of CPU
+// time, giver and taker together, and their ratios to C.
 func BenchmarkCPU(b *testing.B) {
 	cc, err := exec.LookPath("cc")
 	if err != nil {
@@ -135,20 +191,20 @@ func BenchmarkCPU(b *testing.B) {
 	if out, err := exec.Command(cc, "-O2", "-o", raw, "testdata/rawloop.c").CombinedOutput(); err != nil {
 		b.Fatalf("%v: %s", err, out)
 	}
-	var ours, oursWall, floor, floorWall []float64
+	var ours, plain, floor []float64
 	for b.Loop() {
 		out := must(exec.Command(raw, strconv.Itoa(benchConns)).Output())(b)
-		var cpu, wall float64
-		fmt.Sscan(string(out), &cpu, &wall)
-		floor, floorWall = append(floor, cpu), append(floorWall, wall)
-		cpu, wall = handOverAll(b)
-		ours, oursWall = append(ours, cpu), append(oursWall, wall)
+		var cpu float64
+		fmt.Sscan(string(out), &cpu)
+		floor = append(floor, cpu)
+		plain = append(plain, handOverAll(b, "plain-taker", "plain-giver"))
+		ours = append(ours, handOverAll(b, "bench-taker", "bench-giver"))
 	}
-	b.ReportMetric(median(ours), "cpu-ns/handover")
-	b.ReportMetric(median(floor), "C-cpu-ns/handover")
-	b.ReportMetric(median(ours)/median(floor), "cpu/C-cpu")
-	b.ReportMetric(1e9/median(oursWall), "handovers/s")
-	b.ReportMetric(1e9/median(floorWall), "C-handovers/s")
+	b.ReportMetric(median(floor), "C-cpu-ns")
+	b.ReportMetric(median(plain), "ipc-cpu-ns")
+	b.ReportMetric(median(ours), "usher-cpu-ns")
+	b.ReportMetric(median(plain)/median(floor), "ipc/C")
+	b.ReportMetric(median(ours)/median(floor), "usher/C")
 }
 
 // playLatencyTaker answers each connection that comes to the endpoint args[0] by package usher, or to
@@ -204,7 +260,6 @@ func BenchmarkLatency(b *testing.B) {
 	l := must(net.Listen("tcp", "127.0.0.1:0"))(b)
 	defer l.Close()
 	ctx := context.Background()
-	payload := []byte("0123456789abcdef")
 	var times [2][]time.Duration
 	for b.Loop() {
 		for i := range times {
@@ -212,11 +267,11 @@ func BenchmarkLatency(b *testing.B) {
 			server := must(l.Accept())(b)
 			from := time.Now()
 			if i == 0 {
-				o := must(usher.NewOffer(server, payload, usher.Info{}))(b)
+				o := must(usher.NewOffer(server, benchPayload, usher.Info{}))(b)
 				go t.Handoff(ctx, o)
 			} else {
 				go func() {
-					channel.Send(payload, server.(*net.TCPConn))
+					channel.Send(benchPayload, server.(*net.TCPConn))
 					server.Close()
 				}()
 			}

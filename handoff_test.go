@@ -98,6 +98,10 @@ func TestReclaim(t *testing.T) {
 	target := dial(t, l)
 	client, server := tcpPair(t)
 	o := newOffer(t, server, "pre", usher.Info{Host: "h"})
+	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("what was offered can be read: %v", err)
+	}
+	wantError(t, server.Close(), net.ErrClosed, "") // and harms nobody
 	if err := target.Handoff(within(t, 20*time.Millisecond), o); err == nil {
 		t.Fatal("nobody accepts, yet it was handed over")
 	}

@@ -78,9 +78,16 @@ func tcpPair(t testing.TB) (client, server *net.TCPConn) {
 	return c.(*net.TCPConn), s.(*net.TCPConn)
 }
 
+// newOffer makes an offer that is ended with the test, whatever became of it.
 func newOffer(t testing.TB, c net.Conn, prefix string, info usher.Info) *usher.Offer {
 	t.Helper()
-	return must(usher.NewOffer(c, []byte(prefix), info))(t)
+	o := must(usher.NewOffer(c, []byte(prefix), info))(t)
+	t.Cleanup(func() {
+		if c, err := o.Reclaim(); err == nil {
+			c.Close()
+		}
+	})
+	return o
 }
 
 // handOver hands a connection with a prefix over and returns the client's end and the taker's.

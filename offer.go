@@ -26,8 +26,7 @@ type Offer struct {
 	state offerState
 }
 
-// held is the connection while nobody may do I/O on it. On Unix that is the connection itself, on
-// Windows a socket that was taken off its completion port.
+// held is the connection while nobody may do I/O on it: a descriptor of it on nobody's poller.
 type held interface {
 	syscall.Conn
 
@@ -47,15 +46,16 @@ const (
 )
 
 // NewOffer takes c over: a *net.TCPConn, *net.UnixConn (not on Windows), or a [*Conn] or
-// [*ipc.PrefixConn] of one. From then on c is not to be used, not even to be closed: what it was is had
-// back by Reclaim, and once handed over the offer closes this process's copy. No read or write may be
-// pending on c. If NewOffer fails, c stays the caller's, as it was.
+// [*ipc.PrefixConn] of one. The connection is the offer's from then on, and c is closed: reading, writing
+// and closing it return [net.ErrClosed], and leave the connection alone. It is had back by Reclaim; once it
+// is handed over the offer closes this process's copy. No read or write may be pending on c. If NewOffer
+// fails, as it does for a process that is out of descriptors, c stays the caller's, as it was.
 //
 // prefix is what was already read from c, [MaxPrefix] bytes at most; the taker reads it first. What a
 // *Conn or PrefixConn still has of its own prefix is added to it. Bytes that were only peeked at
 // (MSG_PEEK) are still in the kernel and no part of it. NewOffer keeps prefix, which must not be changed.
 //
-// Deadlines of c are lifted; its socket options stay as they are.
+// Deadlines of c are gone with it; socket options stay as they are.
 func NewOffer(c net.Conn, prefix []byte, info Info) (*Offer, error) {
 	o, err := newOffer(c, prefix, info)
 	return o, opError("offer", nil, err)
@@ -126,9 +126,8 @@ func (o *Offer) end(handedOver bool) {
 }
 
 // Reclaim returns the connection of an offer that was not handed over, prefix first, and spends the
-// offer. On Unix it is the connection that was offered, on Windows a fresh one on the same socket. The
-// error is [net.ErrClosed] for an offer that is spent; it says so when Handoff still runs. After any
-// other error, which only Windows has, the offer is as it was.
+// offer. The error is [net.ErrClosed] for an offer that is spent; it says so when Handoff still runs. After
+// any other error, as of a process that is out of descriptors, the offer is as it was.
 func (o *Offer) Reclaim() (*Conn, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

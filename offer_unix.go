@@ -3,20 +3,31 @@
 package usher
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// heldConn is the connection itself. A copy that is on its way is no hindrance to using it again: the
-// ticket keeps the taker from doing so.
-type heldConn struct {
-	net.Conn
-	raw syscall.RawConn
+// heldSocket is a descriptor of the connection that is on nobody's poller: what the client sends while it
+// is on its way, and what the taker does with it, wakes no thread of the giver. It also leaves nothing in
+// the caller's hands that could still read or write.
+//
+// An offer that was withdrawn may still be waiting to be sent, which uses the descriptor. It is closed when
+// nobody uses it any more, lest its number be another file's by then.
+type heldSocket struct {
+	local, remote net.Addr
+
+	mu      sync.Mutex
+	fd      int
+	users   int
+	dropped bool
 }
 
 func hold(c net.Conn) (held, error) {
@@ -35,31 +46,87 @@ func hold(c net.Conn) (held, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Somebody may have made it blocking, by File().Fd(): then the taker could not wait for it.
-	var fcntlErr error
-	err = raw.Control(func(fd uintptr) { fcntlErr = unblock(fd) })
+	fd := -1
+	var dupErr error
+	err = raw.Control(func(s uintptr) { fd, dupErr = duplicate(int(s)) })
 	if err == nil {
-		err = fcntlErr
-	}
-	if err == nil {
-		err = c.SetDeadline(time.Time{})
+		err = dupErr
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &heldConn{c, raw}, nil
+	h := &heldSocket{local: c.LocalAddr(), remote: c.RemoteAddr(), fd: fd}
+	c.Close() // which leaves the connection alone: there is another descriptor of it
+	// An offer that is forgotten ends like a connection of package net that is.
+	runtime.SetFinalizer(h, (*heldSocket).drop)
+	return h, nil
 }
 
-func unblock(fd uintptr) error {
-	flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
-	if err == nil && flags&unix.O_NONBLOCK == 0 {
-		_, err = unix.FcntlInt(fd, unix.F_SETFL, flags|unix.O_NONBLOCK)
+// duplicate returns another descriptor of a socket, and makes that non-blocking, as the taker needs it:
+// somebody may have made it blocking (File().Fd()).
+func duplicate(fd int) (int, error) {
+	d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("fcntl", err)
 	}
-	return os.NewSyscallError("fcntl", err)
+	if err := unix.SetNonblock(d, true); err != nil {
+		unix.Close(d)
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	return d, nil
 }
 
-func (h *heldConn) SyscallConn() (syscall.RawConn, error) { return h.raw, nil }
-func (h *heldConn) drop()                                 { h.Conn.Close() }
-func (h *heldConn) reclaim() (net.Conn, error)            { return h.Conn, nil }
+func (h *heldSocket) SyscallConn() (syscall.RawConn, error) { return h, nil }
+
+// Control calls f with the descriptor, which stays open meanwhile.
+func (h *heldSocket) Control(f func(fd uintptr)) error {
+	h.mu.Lock()
+	if h.dropped {
+		h.mu.Unlock()
+		return net.ErrClosed
+	}
+	h.users++
+	h.mu.Unlock()
+	f(uintptr(h.fd))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.users--
+	h.closeUnused()
+	return nil
+}
+
+// Read and Write are what a RawConn has besides, and are not for a connection that is on offer.
+func (h *heldSocket) Read(func(uintptr) bool) error  { return errors.ErrUnsupported }
+func (h *heldSocket) Write(func(uintptr) bool) error { return errors.ErrUnsupported }
+
+func (h *heldSocket) drop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dropped = true
+	h.closeUnused()
+}
+
+// closeUnused is called with h.mu held.
+func (h *heldSocket) closeUnused() {
+	if h.dropped && h.users == 0 && h.fd >= 0 {
+		unix.Close(h.fd)
+		h.fd = -1
+		runtime.SetFinalizer(h, nil)
+	}
+}
+
+func (h *heldSocket) reclaim() (net.Conn, error) {
+	d, err := duplicate(h.fd)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(d), "")
+	if err := f.SetDeadline(time.Time{}); err != nil { // not on the poller
+		f.Close()
+		return nil, err
+	}
+	h.drop()
+	return &fileConn{f: f, local: orNowhere(h.local), remote: orNowhere(h.remote)}, nil
+}
 
 func shutdown(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }
