@@ -412,9 +412,9 @@ func endedBy(err error) error {
 }
 
 // unsent says whether an error of Send leaves the channel as it was: the fault is the connection's, or
-// the user has too many descriptors on their way (unix(7)).
+// the system's for the moment.
 func unsent(err error) bool {
-	return errors.Is(err, ipc.ErrAttachment) || errors.Is(err, syscall.ETOOMANYREFS)
+	return errors.Is(err, ipc.ErrAttachment) || errors.Is(err, errTooManyOnTheirWay)
 }
 
 // end withdraws all that is open and closes the channel. What the taker has claimed until now is its

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/go-usher/usher/ipc"
@@ -105,10 +105,8 @@ func (t *taking) greet() (err error) {
 
 // ended makes a peer that is gone the end of the channel, and no fault.
 func ended(err error) error {
-	for _, gone := range []error{syscall.EPIPE, syscall.ECONNRESET, io.EOF} {
-		if errors.Is(err, gone) {
-			return io.EOF
-		}
+	if errors.Is(err, io.EOF) || slices.ContainsFunc(peerGone, func(gone error) bool { return errors.Is(err, gone) }) {
+		return io.EOF
 	}
 	return err
 }

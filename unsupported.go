@@ -15,6 +15,11 @@ import (
 
 var errUnsupported = fmt.Errorf("package usher does not know %s: %w", runtime.GOOS, errors.ErrUnsupported)
 
+var (
+	peerGone             []error
+	errTooManyOnTheirWay = errUnsupported
+)
+
 func createPage() (*os.File, error)             { return nil, errUnsupported }
 func mapPage(*os.File) (*page, error)           { return nil, errUnsupported }
 func hold(net.Conn) (held, error)               { return nil, errUnsupported }

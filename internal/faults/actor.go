@@ -29,8 +29,6 @@ const patience = 30 * time.Second
 func Start(t testing.TB, role string, args ...string) *Actor {
 	t.Helper()
 	cmd := Command(t, role, args...)
-	// Under the race detector a process would sleep for a second before it exits.
-	cmd.Env = append(cmd.Env, "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,12 @@ package usher
 
 import "os"
 
+// SetBreakpoint has f called before and after each step of a handover. It is for a process that has not
+// begun any.
+func SetBreakpoint(f func(step, moment string)) {
+	breakpoint = func(s step, m moment) { f(string(s), string(m)) }
+}
+
 // CreatePage and MapPage are for tests that speak the protocol themselves.
 var CreatePage = createPage
 

@@ -1,0 +1,13 @@
+//go:build darwin || freebsd || linux || netbsd || openbsd || windows
+
+package usher
+
+import "syscall"
+
+var (
+	// peerGone is what reading and writing return, beside io.EOF, when the peer has closed the channel.
+	peerGone = []error{syscall.EPIPE, syscall.ECONNRESET}
+
+	// errTooManyOnTheirWay is sendmsg's when the user has too many descriptors in flight (unix(7)).
+	errTooManyOnTheirWay error = syscall.ETOOMANYREFS
+)
