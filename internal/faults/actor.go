@@ -3,7 +3,6 @@ package faults
 import (
 	"bufio"
 	"io"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
