@@ -26,7 +26,7 @@ type Offer struct {
 	state offerState
 }
 
-// held is the connection while nobody may do I/O on it: a descriptor of it on nobody's poller.
+// held is the connection while nobody may do I/O on it.
 type held interface {
 	syscall.Conn
 
@@ -46,10 +46,10 @@ const (
 )
 
 // NewOffer takes c over: a *net.TCPConn, *net.UnixConn (not on Windows), or a [*Conn] or
-// [*ipc.PrefixConn] of one. The connection is the offer's from then on, and c is closed: reading, writing
-// and closing it return [net.ErrClosed], and leave the connection alone. It is had back by Reclaim; once it
-// is handed over the offer closes this process's copy. No read or write may be pending on c. If NewOffer
-// fails, as it does for a process that is out of descriptors, c stays the caller's, as it was.
+// [*ipc.PrefixConn] of one. The connection is the offer's from then on: it is had back by Reclaim, and once
+// it is handed over the offer closes this process's copy. c is closed, so that using it, or closing it once
+// more, harms nobody; only a process that has no descriptor to spare must see to that itself. No read or
+// write may be pending on c. If NewOffer fails, c stays the caller's, as it was.
 //
 // prefix is what was already read from c, [MaxPrefix] bytes at most; the taker reads it first. What a
 // *Conn or PrefixConn still has of its own prefix is added to it. Bytes that were only peeked at
@@ -127,7 +127,8 @@ func (o *Offer) end(handedOver bool) {
 
 // Reclaim returns the connection of an offer that was not handed over, prefix first, and spends the
 // offer. The error is [net.ErrClosed] for an offer that is spent; it says so when Handoff still runs. After
-// any other error, as of a process that is out of descriptors, the offer is as it was.
+// any other error, as of a process that is out of descriptors while a withdrawn offer is still being sent,
+// the offer is as it was.
 func (o *Offer) Reclaim() (*Conn, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -28,6 +28,7 @@ type heldSocket struct {
 	fd      int
 	users   int
 	dropped bool
+	stuck   *os.File
 }
 
 func hold(c net.Conn) (held, error) {
@@ -49,11 +50,14 @@ func hold(c net.Conn) (held, error) {
 	fd := -1
 	var dupErr error
 	err = raw.Control(func(s uintptr) { fd, dupErr = duplicate(int(s)) })
-	if err == nil {
-		err = dupErr
-	}
 	if err != nil {
 		return nil, err
+	}
+	if errors.Is(dupErr, unix.EMFILE) || errors.Is(dupErr, unix.ENFILE) {
+		return holdAsIs(c, raw)
+	}
+	if dupErr != nil {
+		return nil, dupErr
 	}
 	h := &heldSocket{local: c.LocalAddr(), remote: c.RemoteAddr(), fd: fd}
 	c.Close() // which leaves the connection alone: there is another descriptor of it
@@ -61,6 +65,32 @@ func hold(c net.Conn) (held, error) {
 	runtime.SetFinalizer(h, (*heldSocket).drop)
 	return h, nil
 }
+
+// heldConn is the connection itself, where there is no descriptor to spare: to give connections away is
+// what such a process needs most.
+type heldConn struct {
+	net.Conn
+	raw syscall.RawConn
+}
+
+func holdAsIs(c net.Conn, raw syscall.RawConn) (held, error) {
+	var blockErr error
+	err := raw.Control(func(fd uintptr) { blockErr = unix.SetNonblock(int(fd), true) })
+	if err == nil {
+		err = os.NewSyscallError("fcntl", blockErr)
+	}
+	if err == nil {
+		err = c.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &heldConn{c, raw}, nil
+}
+
+func (h *heldConn) SyscallConn() (syscall.RawConn, error) { return h.raw, nil }
+func (h *heldConn) drop()                                 { h.Conn.Close() }
+func (h *heldConn) reclaim() (net.Conn, error)            { return h.Conn, nil }
 
 // duplicate returns another descriptor of a socket, and makes that non-blocking, as the taker needs it:
 // somebody may have made it blocking (File().Fd()).
@@ -109,23 +139,44 @@ func (h *heldSocket) drop() {
 // closeUnused is called with h.mu held.
 func (h *heldSocket) closeUnused() {
 	if h.dropped && h.users == 0 && h.fd >= 0 {
-		unix.Close(h.fd)
+		if h.stuck != nil {
+			h.stuck.Close()
+		} else {
+			unix.Close(h.fd)
+		}
 		h.fd = -1
 		runtime.SetFinalizer(h, nil)
 	}
 }
 
+// reclaim makes a connection of the descriptor, or of a duplicate while that is still being sent.
 func (h *heldSocket) reclaim() (net.Conn, error) {
-	d, err := duplicate(h.fd)
-	if err != nil {
-		return nil, err
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	fd := h.fd
+	if h.users > 0 {
+		var err error
+		if fd, err = duplicate(h.fd); err != nil {
+			return nil, err
+		}
 	}
-	f := os.NewFile(uintptr(d), "")
-	if err := f.SetDeadline(time.Time{}); err != nil { // not on the poller
-		f.Close()
-		return nil, err
+	f := h.stuck
+	if f == nil || fd != h.fd {
+		f = os.NewFile(uintptr(fd), "")
 	}
-	h.drop()
+	if err := f.SetDeadline(time.Time{}); err != nil {
+		if fd == h.fd {
+			h.stuck = f // it owns the descriptor now
+		} else {
+			f.Close()
+		}
+		return nil, fmt.Errorf("the connection cannot be put onto the poller: %w", err)
+	}
+	if fd == h.fd {
+		h.fd = -1
+		runtime.SetFinalizer(h, nil)
+	}
+	h.dropped = true // whoever uses the descriptor closes it
 	return &fileConn{f: f, local: orNowhere(h.local), remote: orNowhere(h.remote)}, nil
 }
 
