@@ -28,7 +28,6 @@ type heldSocket struct {
 	fd      int
 	users   int
 	dropped bool
-	stuck   *os.File
 }
 
 func hold(c net.Conn) (held, error) {
@@ -139,44 +138,30 @@ func (h *heldSocket) drop() {
 // closeUnused is called with h.mu held.
 func (h *heldSocket) closeUnused() {
 	if h.dropped && h.users == 0 && h.fd >= 0 {
-		if h.stuck != nil {
-			h.stuck.Close()
-		} else {
-			unix.Close(h.fd)
-		}
+		unix.Close(h.fd)
 		h.fd = -1
 		runtime.SetFinalizer(h, nil)
 	}
 }
 
-// reclaim makes a connection of the descriptor, or of a duplicate while that is still being sent.
+// reclaim makes a connection of a duplicate, or of the descriptor itself where there is none to spare.
 func (h *heldSocket) reclaim() (net.Conn, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	fd := h.fd
-	if h.users > 0 {
-		var err error
-		if fd, err = duplicate(h.fd); err != nil {
+	fd, err := duplicate(h.fd)
+	if err != nil {
+		if h.users > 0 {
 			return nil, err
 		}
+		fd, h.fd = h.fd, -1
 	}
-	f := h.stuck
-	if f == nil || fd != h.fd {
-		f = os.NewFile(uintptr(fd), "")
-	}
+	f := os.NewFile(uintptr(fd), "")
 	if err := f.SetDeadline(time.Time{}); err != nil {
-		if fd == h.fd {
-			h.stuck = f // it owns the descriptor now
-		} else {
-			f.Close()
-		}
+		f.Close()
 		return nil, fmt.Errorf("the connection cannot be put onto the poller: %w", err)
 	}
-	if fd == h.fd {
-		h.fd = -1
-		runtime.SetFinalizer(h, nil)
-	}
-	h.dropped = true // whoever uses the descriptor closes it
+	h.dropped = true
+	h.closeUnused()
 	return &fileConn{f: f, local: orNowhere(h.local), remote: orNowhere(h.remote)}, nil
 }
 
