@@ -234,7 +234,7 @@ func (l *Listener) next() (*arrival, error) {
 // Close stops listening and ends all channels. What was not claimed is the givers' at once; what was
 // claimed lives on. Accept returns an error that is [net.ErrClosed], as does a second Close.
 func (l *Listener) Close() error {
-	err := l.stop(fmt.Errorf("the listener is closed: %w", net.ErrClosed))
+	err := l.stop(fmt.Errorf("the listener is closed: %w", net.ErrClosed), 0)
 	l.closeChannels()
 	return opError("close", l.addr, err)
 }
@@ -243,7 +243,7 @@ func (l *Listener) Close() error {
 // what was: then no copy of a connection is anywhere but here. If ctx ends before that, it ends the
 // channels as Close does, which loses nothing either, and returns ctx's error.
 func (l *Listener) Shutdown(ctx context.Context) error {
-	err := l.stop(fmt.Errorf("the listener is shut down: %w", net.ErrClosed))
+	err := l.stop(fmt.Errorf("the listener is shut down: %w", net.ErrClosed), 0)
 	select {
 	case <-l.idle:
 	case <-ctx.Done():
@@ -256,9 +256,9 @@ func (l *Listener) Shutdown(ctx context.Context) error {
 // Addr returns the endpoint's path.
 func (l *Listener) Addr() net.Addr { return l.addr }
 
-// stop makes Accept return why, and the givers take back what they can. It returns net.ErrClosed if the
-// listener is stopped already.
-func (l *Listener) stop(why error) error {
+// stop makes the givers take back what they can, waits for them to go for as long as linger says, and makes
+// Accept return why. It returns net.ErrClosed if the listener is stopped already.
+func (l *Listener) stop(why error, linger time.Duration) error {
 	l.mu.Lock()
 	if l.closedErr != nil {
 		l.mu.Unlock()
@@ -270,7 +270,6 @@ func (l *Listener) stop(why error) error {
 	for t := range l.channels {
 		channels = append(channels, t)
 	}
-	close(l.closed)
 	l.checkIdle()
 	l.mu.Unlock()
 
@@ -279,6 +278,13 @@ func (l *Listener) stop(why error) error {
 	for _, t := range channels {
 		t.leave(r, "")
 	}
+	if linger > 0 {
+		select {
+		case <-l.idle:
+		case <-time.After(linger):
+		}
+	}
+	close(l.closed)
 	return err
 }
 

@@ -24,7 +24,7 @@ func (l *Listener) beReplaced(t *taking) error {
 		return fmt.Errorf("%w: it spoke on after it had asked to replace this process", ipc.ErrProtocol)
 	}
 	if l.l.Replaced() {
-		l.stop(errReplaced)
+		l.stop(errReplaced, 0)
 	}
 	return io.EOF
 }

@@ -31,9 +31,10 @@ func listenInPlace(ctx context.Context, old *ipc.Conn, lc *ipc.ListenConfig, end
 	}
 }
 
-// leaveTime is for the givers to hear of the farewell. Who has not finds the channel at its end, and what
-// became of its offers on the page.
-const leaveTime = 200 * time.Millisecond
+// leaveTime is for the givers to hear the farewell and go, before Accept returns: this process may end
+// then, and a pipe that ends takes with it what was not read (so it does under Wine). A giver that has not
+// heard why the channel ended would not wait for the new listener.
+const leaveTime = 2 * time.Second
 
 // beReplaced makes room for the process at the other end of t. Only who could end this process may ask
 // for that.
@@ -41,18 +42,9 @@ func (l *Listener) beReplaced(t *taking) error {
 	if err := ipc.SameUser(t.giver); err != nil {
 		return fmt.Errorf("%w: it asked to replace this process: %w", ipc.ErrDenied, err)
 	}
-	l.stop(errReplaced)
-	l.mu.Lock()
-	delete(l.channels, t) // which is not waited for
-	l.checkIdle()
-	l.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
-	defer cancel()
-	select {
-	case <-l.idle:
-	case <-ctx.Done():
-		l.closeChannels()
-	}
+	l.remove(t) // it is not waited for
+	l.stop(errReplaced, leaveTime)
+	l.closeChannels()
 	return io.EOF
 }
 
