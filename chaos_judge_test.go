@@ -400,39 +400,43 @@ func (u *chaosUnlogged) name(i int, named map[chaosAcceptor]int, tried map[chaos
 	return false
 }
 
-// report tells all that is known of a problem.
+// report tells all that is known of a problem: what the client saw, what every process logged, who that
+// was and who else had the endpoints at which it was on offer, and the faults around.
 func (h *chaosHistory) report(p chaosProblem) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "connection %d: %v (seed %d)\n", p.id, p.err, h.seed)
-	start := h.lives[0].began
-	stamp := func(at int64) string { return time.Duration(at - start).String() }
+	if p.id == 0 {
+		return b.String()
+	}
+	stamp := func(at int64) string { return time.Duration(at - h.lives[0].began).String() }
 	from, until := int64(math.MaxInt64), int64(0)
-	i := slices.IndexFunc(h.clients, func(c *chaosClient) bool { return c.id == p.id })
-	if i >= 0 {
+	if i := slices.IndexFunc(h.clients, func(c *chaosClient) bool { return c.id == p.id }); i >= 0 {
 		c := h.clients[i]
 		from, until = c.began, c.ended
 		fmt.Fprintf(&b, "  client from %s to %s: got %d bytes, %s, from process %d; %v\n", stamp(c.began), stamp(c.ended), c.got,
 			[]string{"none", "part", "all", "wrong"}[c.reply], c.servedBy, c.err)
 	}
-	if p.id == 0 {
-		return b.String()
-	}
-	involved := make(map[int]bool)
+	involved, offeredAt := make(map[int]bool), make(map[int]bool)
 	for _, e := range h.events[p.id] {
 		from, until = min(from, e.at), max(until, e.at)
 		involved[e.serial] = true
+		if e.what == chaosOffer {
+			offeredAt[e.b] = true
+		}
 		fmt.Fprintf(&b, "  %s %s: %s %d %d %d %s\n", stamp(e.at), h.lives[e.serial], e.what, e.a, e.b, e.c, e.text)
 	}
 	for _, l := range h.lives {
-		switch {
-		case involved[l.serial] && l.killed:
-			fmt.Fprintf(&b, "  %s lived from %s and was killed at %s\n", l, stamp(l.began), stamp(l.killedAt))
-		case involved[l.serial]:
-			fmt.Fprintf(&b, "  %s lived from %s to %s\n", l, stamp(l.began), stamp(l.endedAt))
+		if !involved[l.serial] && !(offeredAt[l.endpoint] && l.began <= until && l.endedAt >= from) {
+			continue
 		}
+		end := "lived until " + stamp(l.endedAt)
+		if l.killed {
+			end = "was killed at " + stamp(l.killedAt)
+		}
+		fmt.Fprintf(&b, "  %s was started at %s and %s\n", l, stamp(l.began), end)
 	}
 	const around = int64(200 * time.Millisecond)
-	for _, f := range h.faults {
+	for _, f := range slices.SortedFunc(slices.Values(h.faults), func(a, b chaosHappening) int { return cmp.Compare(a.from, b.from) }) {
 		if f.until >= from-around && f.from <= until+around {
 			fmt.Fprintf(&b, "  fault: %s: %s from %s to %s (%v, %d)\n", f.kind, f.to, stamp(f.from), stamp(f.until), f.fault.length, f.fault.number)
 		}

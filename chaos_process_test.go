@@ -162,7 +162,7 @@ func (p *chaosProcess) wait() error {
 
 func (p *chaosProcess) killAndWait() error { return errors.Join(p.kill(), p.wait()) }
 
-// startAll starts the takers, then the giver.
+// startAll starts the takers, then the giver, and waits until it has a channel to each.
 func (r *chaosRun) startAll() error {
 	for i := range r.current {
 		var err error
@@ -170,7 +170,7 @@ func (r *chaosRun) startAll() error {
 			return err
 		}
 	}
-	return nil
+	return r.awaitChannels()
 }
 
 // endpointOf is that of a process in r.current.
@@ -220,6 +220,24 @@ func (p *chaosProcess) usage() (u chaosUsage, open string, err error) {
 		_, err = fmt.Sscanf(line, "%d %d %d %q", &u.descriptors, &u.goroutines, &u.pages, &open)
 	}
 	return u, open, err
+}
+
+func (r *chaosRun) awaitChannels() error {
+	for i := range chaosTakers {
+		for deadline := time.Now().Add(timeout); ; time.Sleep(5 * time.Millisecond) {
+			u, _, err := r.current[i].usage()
+			if err == nil && u.pages == 0 && time.Now().After(deadline) {
+				err = fmt.Errorf("%s has no channel", r.current[i].chaosLife)
+			}
+			if err != nil {
+				return err
+			}
+			if u.pages > 0 {
+				break
+			}
+		}
+	}
+	return nil
 }
 
 // usage returns what each process has open now, after a moment for what is just ending.
