@@ -76,7 +76,13 @@ func (t *Target) handoff(ctx context.Context, o *Offer) error {
 			return err
 		}
 		err = g.handoff(ctx, o)
-		if err == nil || !errors.Is(err, errChannelEnded) || try == handoffTries || ctx.Err() != nil {
+		if err == nil || !errors.Is(err, errChannelEnded) {
+			return err
+		}
+		if ctx.Err() != nil { // both have ended: there was no time to go on
+			return contextError(ctx, err.Error())
+		}
+		if try == handoffTries {
 			return err
 		}
 	}
