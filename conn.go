@@ -66,6 +66,9 @@ func (c *Conn) Giver() ipc.Peer { return c.giver }
 
 // Read reads what is left of the prefix, whatever the deadline, then from the connection.
 func (c *Conn) Read(b []byte) (int, error) {
+	if c.closed.Load() { // also for what is left of the prefix
+		return 0, c.orClosed("read", io.EOF)
+	}
 	n, err := c.p.Read(b)
 	return n, c.orClosed("read", err)
 }
@@ -130,6 +133,9 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 // WriteTo copies what is left of the prefix, then the connection, to w, by splice where *net.TCPConn
 // does.
 func (c *Conn) WriteTo(w io.Writer) (int64, error) {
+	if c.closed.Load() {
+		return 0, c.orClosed("read", io.EOF)
+	}
 	n, err := c.p.WriteTo(w)
 	if err == nil && c.closed.Load() {
 		err = io.EOF // which a copy does not return

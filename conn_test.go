@@ -54,7 +54,7 @@ func TestConnBeyondNettest(t *testing.T) {
 	target := dial(t, l)
 
 	t.Run("closed", func(t *testing.T) {
-		_, c := handOver(t, target, l, "")
+		_, c := handOver(t, target, l, "left of the prefix")
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}

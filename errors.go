@@ -11,7 +11,7 @@ import (
 
 var (
 	// ErrDeclined is in the chain of an error of Handoff when the taker said no: it has no room, is
-	// out of descriptors, or takes no more. Another taker may have better luck at once.
+	// out of descriptors, or cannot use the connection. Another taker may do better at once.
 	ErrDeclined = errors.New("the taker declined")
 
 	// ErrReplaced is in the chain of Accept's error, beside [net.ErrClosed], when another process

@@ -39,7 +39,7 @@ type giving struct {
 //	free ──► queued ──► open ──────────────► free     claimed, or declined
 //	            │         │
 //	            │         └──► withdrawn ────► free     and then answered
-//	            └──► withdrawn ──────────────► free     before it was sent: nobody will answer
+//	            └──► unsent ─────────────────► free     withdrawn before it was sent: nobody may answer
 //
 // A slot whose offer was withdrawn stays taken until the taker has answered for it: so a stopped taker
 // has no more than its window of offers, and their descriptors, on their way to it.
@@ -56,6 +56,7 @@ const (
 	slotQueued
 	slotOpen
 	slotWithdrawn
+	slotUnsent
 )
 
 // errChannelEnded is in the chain of errors for which another channel to the same endpoint may do
@@ -218,7 +219,12 @@ func (g *giving) settle(s *slot, err error) {
 		err = errors.Join(err, spoilt)
 	}
 	s.offer.outcome <- err
-	s.state, s.offer = slotWithdrawn, nil
+	s.offer = nil
+	if s.state == slotQueued {
+		s.state = slotUnsent
+	} else {
+		s.state = slotWithdrawn
+	}
 	if spoilt != nil {
 		g.endLocked(spoilt)
 	}
@@ -258,7 +264,7 @@ func (g *giving) sendAtOnce(s *slot, o *Offer) bool {
 // g.sendMu is held.
 func (g *giving) send(s *slot, how func([]byte, syscall.Conn) (bool, error)) bool {
 	g.mu.Lock()
-	if s.state != slotQueued { // withdrawn before it was sent: the taker will not answer for it
+	if s.state != slotQueued { // withdrawn before it was sent
 		if !g.isEnded {
 			g.freeLocked(s)
 		}
@@ -276,10 +282,10 @@ func (g *giving) send(s *slot, how func([]byte, syscall.Conn) (bool, error)) boo
 		g.buf = nil
 	}
 	if err == nil && !sent {
-		return g.notSent(s, nil)
+		return g.notSent(s, t, nil)
 	}
 	at(stepSend, after)
-	return err == nil || g.notSent(s, err)
+	return err == nil || g.notSent(s, t, err)
 }
 
 const (
@@ -289,7 +295,7 @@ const (
 
 // notSent is for an offer that was not sent. With an error the channel is at its end, unless the fault is
 // the offer's own, or the system's for the moment. It returns false for an offer that is queued again.
-func (g *giving) notSent(s *slot, err error) bool {
+func (g *giving) notSent(s *slot, t ticket, err error) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.isEnded {
@@ -297,6 +303,10 @@ func (g *giving) notSent(s *slot, err error) bool {
 	}
 	if err != nil && !unsent(err) {
 		g.endLocked(endedBy(err))
+		return true
+	}
+	if s.ticket != t || s.state != slotOpen && s.state != slotWithdrawn {
+		g.endLocked(fmt.Errorf("%w: it answered for an offer that was never sent", ipc.ErrProtocol))
 		return true
 	}
 	if err == nil && s.state == slotOpen {
@@ -397,6 +407,8 @@ func leavingError(m message) error {
 	switch m.reason {
 	case reasonProtocol:
 		return fmt.Errorf("%w: the taker says so of this side: %.200q", ipc.ErrProtocol, m.text)
+	case reasonDescriptors:
+		return fmt.Errorf("%w: %v", ErrDeclined, m.reason)
 	case reasonReplaced:
 		return fmt.Errorf("%w: %w", errChannelEnded, ErrReplaced)
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -51,15 +52,17 @@ func TestGiversThatBreakTheProtocol(t *testing.T) {
 		want  string
 	}{
 		{"an empty message first", false, func(c *ipc.Conn) error { return c.Send(nil) }, "a message of 0 bytes"},
-		{"no hello first", false, func(c *ipc.Conn) error { return c.Send(head(2, 0, 0, 0)) }, "type 2 and 0 attachments, want a hello"},
+		{"no hello first", false, func(c *ipc.Conn) error { return c.Send(head(2, 0, 0, 0)) }, "type 2, window 0 and 0 attachments, want a hello"},
 		{"another version", false, func(c *ipc.Conn) error { return c.Send(head(1, 9, 0, 0)) }, "peer speaks version 9 of the handover protocol, this program version 1"},
-		{"a hello without a page", false, func(c *ipc.Conn) error { return c.Send(head(1, 1, 0, 0)) }, "type 1 and 0 attachments"},
+		{"a hello without a page", false, func(c *ipc.Conn) error { return c.Send(head(1, 1, 0, 0)) }, "type 1, window 0 and 0 attachments"},
 		{"a page that is none", false, func(c *ipc.Conn) error { return c.Send(head(1, 1, 0, 0), null) }, "page of tickets"},
 		{"a hello with more behind it", false, func(c *ipc.Conn) error { return c.Send(append(head(1, 1, 0, 0), 0), null) }, "a reserved field"},
+		{"a window, as takers have", false, func(c *ipc.Conn) error { return c.Send(head(1, 1, 3, 0), null) }, "type 1, window 3"},
+		{"answers without any", true, func(c *ipc.Conn) error { return c.Send(head(3, 0, 0, 0)) }, "answers of 0 bytes"},
 		{"two hellos", true, func(c *ipc.Conn) error { return c.Send(head(1, 1, 0, 0)) }, "a giver sent a message of type 1"},
 		{"an unknown message", true, func(c *ipc.Conn) error { return c.Send(head(77, 0, 0, 0)) }, "unknown type 77"},
-		{"an answer to a taker", true, func(c *ipc.Conn) error { return c.Send(head(3, 0, 0, 0)) }, "a giver sent a message of type 3"},
-		{"a connection where none belongs", true, func(c *ipc.Conn) error { return attach(c, head(3, 0, 0, 0)) }, "type 3 with 1 attachments"},
+		{"an answer to a taker", true, func(c *ipc.Conn) error { return c.Send(answerMessage(1, 0, 0, 1)) }, "a giver sent a message of type 3"},
+		{"a connection where none belongs", true, func(c *ipc.Conn) error { return attach(c, answerMessage(1, 0, 0, 1)) }, "type 3 with 1 attachments"},
 		{"an offer without a connection", true, func(c *ipc.Conn) error { return c.Send(offerMessage(0, 1, "")) }, "type 2 with 0 attachments"},
 		{"a slot that is not there", true, func(c *ipc.Conn) error { return attach(c, offerMessage(8, 1, "")) }, "an offer in slot 8, limit 8"},
 		{"a slot twice", true, func(c *ipc.Conn) error {
@@ -280,6 +283,80 @@ func TestALateClaimFails(t *testing.T) {
 	}
 	if !<-torn {
 		t.Error("the claim in time did not tear its own")
+	}
+}
+
+// TestAnAnswerForWhatWasNeverSent has a taker answer for an offer that waits behind a large one and was
+// withdrawn. To believe it would free the slot twice.
+func TestAnAnswerForWhatWasNeverSent(t *testing.T) {
+	faults.NoLeak(t)
+	l := must(ipc.Listen(endpoint(t)))(t)
+	defer l.Close()
+	channels := make(chan *ipc.Conn, 1)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			err = c.Send(head(1, 1, 4, 0))
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		channels <- c
+	}()
+	target := must(usher.Dial(within(t, timeout), l.Addr().String()))(t)
+	defer target.Close()
+	c := <-channels
+	defer c.Close()
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	large := newOffer(t, must1(tcpPair(t)), strings.Repeat("x", usher.MaxPrefix), usher.Info{})
+	got := make(chan error, 1)
+	go func() { got <- target.Handoff(ctx, large) }() // fills the channel
+	time.Sleep(30 * time.Millisecond)
+	behind := newOffer(t, must1(tcpPair(t)), "", usher.Info{})
+	wantError(t, target.Handoff(within(t, 30*time.Millisecond), behind), os.ErrDeadlineExceeded, "")
+	if err := c.Send(answerMessage(3, 1, 0, 1)); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, <-got, ipc.ErrProtocol, "which is not open")
+}
+
+// must1 returns the server's end of a pair.
+func must1(_, server *net.TCPConn) *net.TCPConn { return server }
+
+// TestAGiverThatDoesNotRead offers in a slot again before it has heard of the last: the answers do not
+// pile up.
+func TestAGiverThatDoesNotRead(t *testing.T) {
+	faults.NoLeak(t)
+	if isWindows {
+		t.Skip("there a socket can be sent once")
+	}
+	refused := make(chan error, 1)
+	l := listen(t, usher.ListenConfig{Backlog: 1, Refused: func(err error) { refused <- err }})
+	_, server := tcpPair(t)
+	if err := rawGiver(t, l).Send(offerMessage(0, 1, ""), server); err != nil { // fills the queue
+		t.Fatal(err)
+	}
+	time.Sleep(10 * time.Millisecond)
+	c := rawGiver(t, l)
+	for range 200_000 {
+		if err := c.Send(offerMessage(0, 1, ""), server); err != nil { // is declined, and not read
+			break
+		}
+	}
+	wantError(t, <-refused, ipc.ErrProtocol, "not answered yet")
+}
+
+// TestAPeerThatSaysNothing does not keep a listener from shutting down.
+func TestAPeerThatSaysNothing(t *testing.T) {
+	faults.NoLeak(t)
+	l := listen(t, usher.ListenConfig{})
+	c := must(ipc.Dial(within(t, timeout), l.Addr().String()))(t)
+	defer c.Close()
+	must(c.Receive())(t) // the taker's hello
+	if err := l.Shutdown(within(t, timeout)); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -79,7 +79,7 @@ func appendField(b []byte, field byte, value string) []byte {
 
 func appendAddr(b []byte, field byte, a net.Addr) []byte {
 	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
+	if !ok || !tcp.AddrPort().IsValid() { // not valid: of a connection whose address nobody knows
 		return b
 	}
 	at := len(b)

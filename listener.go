@@ -38,8 +38,9 @@ type ListenConfig struct {
 	SecurityDescriptor string
 	Policy             ipc.Policy
 
-	// Refused, if not nil, is told of each giver that Policy refused, or whose channel was dropped
-	// since it broke the protocol, and of the reason.
+	// Refused, if not nil, is told of each giver that Policy refused, whose channel ended by a fault, or
+	// whose connection could not be used, and of the reason. It may be called by several goroutines at
+	// once.
 	Refused func(error)
 }
 
@@ -93,8 +94,8 @@ func (lc *ListenConfig) listen(endpoint string) (*Listener, error) {
 	return l, nil
 }
 
-// replaceTimeout is for the process that listens, which may be stopped, to answer. What it has then not
-// heard it learns from its socket file.
+// replaceTimeout is for connecting to the process that listens and for telling it. One whose queue of
+// channels is full for so long, as that of a stopped process may be, is not told.
 const replaceTimeout = 5 * time.Second
 
 // replace announces itself to whoever listens before it listens, and ends that channel when it does: if
@@ -239,16 +240,17 @@ func (l *Listener) Close() error {
 	return opError("close", l.addr, err)
 }
 
-// Shutdown stops listening, gives back what was not claimed, and waits until all givers have let go of
-// what was: then no copy of a connection is anywhere but here. If ctx ends before that, it ends the
-// channels as Close does, which loses nothing either, and returns ctx's error.
+// Shutdown stops listening, gives back what was not claimed, and waits until all givers have heard what
+// was, and have closed their channels. If ctx ends before that, it ends the channels as Close does, which
+// loses nothing either, and returns ctx's error. Of a listener that is closed or was replaced already it
+// returns [net.ErrClosed] when it has waited.
 func (l *Listener) Shutdown(ctx context.Context) error {
 	err := l.stop(fmt.Errorf("the listener is shut down: %w", net.ErrClosed), 0)
 	select {
 	case <-l.idle:
 	case <-ctx.Done():
 		l.closeChannels()
-		err = contextError(ctx, "givers still have copies")
+		err = contextError(ctx, "givers have not heard yet")
 	}
 	return opError("shutdown", l.addr, err)
 }
@@ -276,7 +278,11 @@ func (l *Listener) stop(why error, linger time.Duration) error {
 	err := l.l.Close()
 	l.emptyQueue(r)
 	for _, t := range channels {
-		t.leave(r, "")
+		if t.greeted.Load() {
+			t.leave(r, "")
+		} else {
+			t.c.Close() // it has made no offer, and may never say what it came for
+		}
 	}
 	if linger > 0 {
 		select {

@@ -105,7 +105,7 @@ func TestShutdownEndsWithItsContext(t *testing.T) {
 	c := rawGiver(t, l)
 	defer c.Close()
 	time.Sleep(5 * time.Millisecond)
-	wantError(t, l.Shutdown(within(t, 30*time.Millisecond)), os.ErrDeadlineExceeded, "givers still have copies")
+	wantError(t, l.Shutdown(within(t, 30*time.Millisecond)), os.ErrDeadlineExceeded, "givers have not heard yet")
 	if err := receiveToEnd(c); err != io.EOF {
 		t.Errorf("the channel ended with %v", err)
 	}
@@ -206,6 +206,29 @@ func TestTargetClosed(t *testing.T) {
 	wantError(t, target.Handoff(within(t, timeout), o), net.ErrClosed, "the target is closed")
 	wantError(t, target.Close(), net.ErrClosed, "")
 	must(o.Reclaim())(t).Close()
+}
+
+// TestCloseEndsConnecting closes a target whose Handoff connects anew, to a listener that does not greet.
+func TestCloseEndsConnecting(t *testing.T) {
+	faults.NoLeak(t)
+	l := listen(t, usher.ListenConfig{})
+	target := dial(t, l)
+	path := l.Addr().String()
+	l.Close()
+	silent := must(ipc.Listen(path))(t)
+	defer silent.Close()
+	var got [2]chan error
+	for i := range got {
+		_, server := tcpPair(t)
+		o := newOffer(t, server, "", usher.Info{})
+		got[i] = make(chan error, 1)
+		go func() { got[i] <- target.Handoff(context.Background(), o) }()
+	}
+	time.Sleep(20 * time.Millisecond)
+	target.Close()
+	for i := range got {
+		wantError(t, <-got[i], net.ErrClosed, "the target is closed")
+	}
 }
 
 func TestListenTwice(t *testing.T) {

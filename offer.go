@@ -53,7 +53,8 @@ const (
 //
 // prefix is what was already read from c, [MaxPrefix] bytes at most; the taker reads it first. What a
 // *Conn or PrefixConn still has of its own prefix is added to it. Bytes that were only peeked at
-// (MSG_PEEK) are still in the kernel and no part of it. NewOffer keeps prefix, which must not be changed.
+// (MSG_PEEK) are still in the kernel and no part of it. NewOffer keeps prefix, which must not be
+// changed until the offer is handed over; after a Reclaim never, for a copy may still be on its way.
 //
 // Deadlines of c are gone with it; socket options stay as they are.
 func NewOffer(c net.Conn, prefix []byte, info Info) (*Offer, error) {

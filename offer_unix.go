@@ -94,7 +94,8 @@ func (h *heldConn) reclaim() (net.Conn, error)            { return h.Conn, nil }
 // duplicate returns another descriptor of a socket, and makes that non-blocking, as the taker needs it:
 // somebody may have made it blocking (File().Fd()).
 func duplicate(fd int) (int, error) {
-	d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	// Not 0 to 2: package os takes those for standard streams, whose broken pipe ends the process.
+	d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return -1, os.NewSyscallError("fcntl", err)
 	}
@@ -158,6 +159,7 @@ func (h *heldSocket) reclaim() (net.Conn, error) {
 	f := os.NewFile(uintptr(fd), "")
 	if err := f.SetDeadline(time.Time{}); err != nil {
 		f.Close()
+		h.dropped = h.fd < 0 // neither a descriptor nor a place on the poller: it is lost
 		return nil, fmt.Errorf("the connection cannot be put onto the poller: %w", err)
 	}
 	h.dropped = true

@@ -170,8 +170,8 @@ func parseMessage(b []byte) (message, error) {
 }
 
 func parseAnswers(b []byte) ([]answer, error) {
-	if len(b)%answerLen != 0 || len(b) > answerLen*MaxOpen {
-		return nil, fmt.Errorf("%w: answers of %d bytes, want a multiple of %d and at most %d", ipc.ErrProtocol, len(b), answerLen, answerLen*MaxOpen)
+	if len(b) == 0 || len(b)%answerLen != 0 || len(b) > answerLen*MaxOpen {
+		return nil, fmt.Errorf("%w: answers of %d bytes, want a multiple of %d, some and at most %d", ipc.ErrProtocol, len(b), answerLen, answerLen*MaxOpen)
 	}
 	answers := make([]answer, 0, len(b)/answerLen)
 	for ; len(b) > 0; b = b[answerLen:] {

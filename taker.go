@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-usher/usher/ipc"
@@ -28,7 +29,8 @@ type taking struct {
 	pending    []byte // answers to be told
 	leaving    []byte // the last message, once there is one
 
-	ended chan struct{} // closed when nothing more is read
+	greeted atomic.Bool
+	ended   chan struct{} // closed when nothing more is read
 }
 
 // arrival is an offer that waits to be claimed.
@@ -70,37 +72,51 @@ func (t *taking) greet() (err error) {
 	if err := t.c.Send(appendHello(nil, t.l.window)); err != nil && ended(err) != io.EOF {
 		return err
 	}
+	t.c.SetReadDeadline(time.Now().Add(greetTimeout))
 	m, err := t.c.Receive()
 	if err != nil {
 		return ended(err)
 	}
+	t.c.SetReadDeadline(time.Time{})
 	defer m.Close()
 	msg, err := parseMessage(m.Data)
 	if err == nil && msg.typ == msgReplace {
 		return t.l.beReplaced(t)
 	}
-	if err == nil && (msg.typ != msgHello || len(m.Attachments()) != 1) {
-		err = fmt.Errorf("%w: it began with a message of type %d and %d attachments, want a hello and its page",
-			ipc.ErrProtocol, msg.typ, len(m.Attachments()))
+	if err == nil && (msg.typ != msgHello || msg.window != 0 || len(m.Attachments()) != 1) {
+		err = fmt.Errorf("%w: it began with a message of type %d, window %d and %d attachments, want a hello, 0 and its page",
+			ipc.ErrProtocol, msg.typ, msg.window, len(m.Attachments()))
 	}
 	if err != nil {
 		t.farewell(reasonProtocol, err.Error())
 		return err
 	}
-	f, err := m.Attachments()[0].File()
-	if err == nil {
-		defer f.Close()
-		t.page, err = openPage(f)
+	if t.page, err = receivePage(m.Attachments()[0]); err != nil {
+		if errors.Is(err, ipc.ErrProtocol) {
+			t.farewell(reasonProtocol, err.Error())
+		} else {
+			t.farewell(reasonDescriptors, "")
+		}
+		return err
 	}
-	if err == nil {
-		return nil
+	t.greeted.Store(true)
+	return nil
+}
+
+// greetTimeout is for a peer to say hello once it has connected.
+const greetTimeout = 10 * time.Second
+
+// receivePage maps the page that a giver has sent.
+func receivePage(a *ipc.Attachment) (*page, error) {
+	if err := a.Err(); err != nil { // no descriptor was free for it
+		return nil, err
 	}
-	if errors.Is(err, ipc.ErrProtocol) {
-		t.farewell(reasonProtocol, err.Error())
-	} else {
-		t.farewell(reasonDescriptors, "")
+	f, err := a.File()
+	if err != nil {
+		return nil, fmt.Errorf("%w: its page of tickets is none: %w", ipc.ErrProtocol, err)
 	}
-	return err
+	defer f.Close()
+	return openPage(f)
 }
 
 // ended makes a peer that is gone the end of the channel, and no fault.
@@ -232,7 +248,6 @@ const (
 func (t *taking) answer(a answer) {
 	more := len(t.l.queue) > 0
 	t.mu.Lock()
-	t.unanswered &^= 1 << a.slot
 	t.pending = appendAnswer(t.pending, a)
 	n := len(t.pending) / answerLen
 	t.mu.Unlock()
@@ -272,6 +287,9 @@ func (t *taking) tell() {
 		}
 		t.mu.Lock()
 		buf = append(appendAnswersHead(buf[:0]), t.pending...)
+		for b := t.pending; len(b) > 0; b = b[answerLen:] {
+			t.unanswered &^= 1 << b[1] // not before: a giver that does not read cannot have more to be told
+		}
 		t.pending = t.pending[:0]
 		leaving := t.leaving
 		t.mu.Unlock()

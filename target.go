@@ -27,7 +27,7 @@ type Dialer struct {
 
 // Dial is [Dial] with d's options.
 func (d *Dialer) Dial(ctx context.Context, endpoint string) (*Target, error) {
-	t := &Target{dialer: *d, endpoint: endpoint, addr: addr(endpoint), dialing: make(chan struct{}, 1)}
+	t := &Target{dialer: *d, endpoint: endpoint, addr: addr(endpoint), dialing: make(chan struct{}, 1), done: make(chan struct{})}
 	if _, err := t.channel(ctx); err != nil {
 		return nil, opError("dial", t.addr, err)
 	}
@@ -43,6 +43,7 @@ type Target struct {
 	addr     addr
 
 	dialing chan struct{} // a lock that can be waited for with a context
+	done    chan struct{} // closed by Close
 
 	mu     sync.Mutex
 	g      *giving
@@ -98,6 +99,8 @@ func (t *Target) channel(ctx context.Context) (*giving, error) {
 	}
 	select {
 	case t.dialing <- struct{}{}:
+	case <-t.done:
+		return nil, errTargetClosed
 	case <-ctx.Done():
 		return nil, contextError(ctx, "another call is connecting")
 	}
@@ -105,18 +108,38 @@ func (t *Target) channel(ctx context.Context) (*giving, error) {
 	if g, err := t.current(); g != nil || err != nil { // made by another call meanwhile
 		return g, err
 	}
-	g, err := t.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
+	g, err := t.connectUntilClosed(ctx)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
-		g.end(errTargetClosed)
+		if g != nil {
+			g.end(errTargetClosed)
+		}
 		return nil, errTargetClosed
+	}
+	if err != nil {
+		return nil, err
 	}
 	t.g = g
 	return g, nil
+}
+
+// connectUntilClosed is connect, which Close ends.
+func (t *Target) connectUntilClosed(ctx context.Context) (*giving, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	connected := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-t.done:
+			cancel()
+		case <-connected:
+		}
+	})
+	defer cancel()
+	defer watch.Wait()
+	defer close(connected)
+	return t.connect(ctx)
 }
 
 var errTargetClosed = fmt.Errorf("the target is closed: %w", net.ErrClosed)
@@ -195,6 +218,7 @@ func (t *Target) Close() error {
 		return opError("close", t.addr, net.ErrClosed)
 	}
 	t.closed = true
+	close(t.done)
 	if t.g != nil {
 		t.g.end(errTargetClosed)
 	}

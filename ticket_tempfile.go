@@ -18,7 +18,7 @@ func createPage() (*os.File, error) {
 	}
 	err = os.Remove(f.Name())
 	if err == nil {
-		err = f.Truncate(pageSize)
+		_, err = f.Write(make([]byte, pageSize)) // not Truncate: a hole would be filled later, or not on a full disk
 	}
 	if err != nil {
 		f.Close()
