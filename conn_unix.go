@@ -151,6 +151,9 @@ func (c *fileConn) SetWriteDeadline(t time.Time) error {
 }
 
 func (c *fileConn) SyscallConn() (syscall.RawConn, error) {
+	if c.closed.Load() { // the raw connection would say so in words of package os
+		return nil, c.opError("raw", os.ErrClosed)
+	}
 	raw, err := c.f.SyscallConn()
 	return raw, c.opError("raw", err)
 }

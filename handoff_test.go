@@ -157,6 +157,9 @@ func TestOffersThatCannotBeMade(t *testing.T) {
 	_, closed := tcpPair(t)
 	closed.Close()
 	client, good := tcpPair(t)
+	l := listen(t, usher.ListenConfig{})
+	_, closedConn := handOver(t, dial(t, l), l, "")
+	closedConn.Close()
 	tests := []struct {
 		name   string
 		c      net.Conn
@@ -167,6 +170,7 @@ func TestOffersThatCannotBeMade(t *testing.T) {
 	}{
 		{"no connection", nil, nil, usher.Info{}, nil, "is nil"},
 		{"no socket", pipe, nil, usher.Info{}, nil, "a *net.pipe cannot be handed over"},
+		{"a closed one that was handed over", closedConn, nil, usher.Info{}, net.ErrClosed, ""},
 		{"a closed one", closed, nil, usher.Info{}, net.ErrClosed, ""},
 		{"a long prefix", good, make([]byte, usher.MaxPrefix+1), usher.Info{}, nil, "prefix has 1048577 bytes, limit 1048576"},
 		{"a long prefix of its own", ipc.NewPrefixConn(good, make([]byte, usher.MaxPrefix)), []byte("x"), usher.Info{}, nil, "limit 1048576"},

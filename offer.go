@@ -129,7 +129,8 @@ func (o *Offer) end(handedOver bool) {
 // Reclaim returns the connection of an offer that was not handed over, prefix first, and spends the
 // offer. The error is [net.ErrClosed] for an offer that is spent; it says so when Handoff still runs. After
 // any other error, as of a process that is out of descriptors while a withdrawn offer is still being sent,
-// the offer is as it was.
+// the offer is as it was. (Where there is neither a descriptor to spare nor, on Unix, memory for another one
+// on the poller, the connection is lost.)
 func (o *Offer) Reclaim() (*Conn, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

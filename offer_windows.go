@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"syscall"
-	"time"
 
 	"github.com/go-usher/usher/internal/sys"
 	"golang.org/x/sys/windows"
@@ -19,9 +18,6 @@ func hold(c net.Conn) (held, error) {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
 		return nil, fmt.Errorf("a %T cannot be handed over; a *net.TCPConn can", c)
-	}
-	if err := tcp.SetDeadline(time.Time{}); err != nil {
-		return nil, err
 	}
 	f, err := tcp.File() // fails while I/O is pending, and leaves the connection as it was
 	if err != nil {

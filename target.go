@@ -27,8 +27,10 @@ type Dialer struct {
 
 // Dial is [Dial] with d's options.
 func (d *Dialer) Dial(ctx context.Context, endpoint string) (*Target, error) {
-	t := &Target{dialer: *d, endpoint: endpoint, addr: addr(endpoint), dialing: make(chan struct{}, 1), done: make(chan struct{})}
+	t := &Target{dialer: *d, endpoint: endpoint, addr: addr(endpoint), dialing: make(chan struct{}, 1)}
+	t.life, t.end = context.WithCancel(context.Background())
 	if _, err := t.channel(ctx); err != nil {
+		t.end()
 		return nil, opError("dial", t.addr, err)
 	}
 	return t, nil
@@ -43,7 +45,8 @@ type Target struct {
 	addr     addr
 
 	dialing chan struct{} // a lock that can be waited for with a context
-	done    chan struct{} // closed by Close
+	life    context.Context
+	end     context.CancelFunc // of life, by Close
 
 	mu     sync.Mutex
 	g      *giving
@@ -99,7 +102,7 @@ func (t *Target) channel(ctx context.Context) (*giving, error) {
 	}
 	select {
 	case t.dialing <- struct{}{}:
-	case <-t.done:
+	case <-t.life.Done():
 		return nil, errTargetClosed
 	case <-ctx.Done():
 		return nil, contextError(ctx, "another call is connecting")
@@ -108,7 +111,10 @@ func (t *Target) channel(ctx context.Context) (*giving, error) {
 	if g, err := t.current(); g != nil || err != nil { // made by another call meanwhile
 		return g, err
 	}
-	g, err := t.connectUntilClosed(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(t.life, cancel)() // Close ends the connecting, too
+	g, err := t.connect(ctx)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -122,24 +128,6 @@ func (t *Target) channel(ctx context.Context) (*giving, error) {
 	}
 	t.g = g
 	return g, nil
-}
-
-// connectUntilClosed is connect, which Close ends.
-func (t *Target) connectUntilClosed(ctx context.Context) (*giving, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	connected := make(chan struct{})
-	var watch sync.WaitGroup
-	watch.Go(func() {
-		select {
-		case <-t.done:
-			cancel()
-		case <-connected:
-		}
-	})
-	defer cancel()
-	defer watch.Wait()
-	defer close(connected)
-	return t.connect(ctx)
 }
 
 var errTargetClosed = fmt.Errorf("the target is closed: %w", net.ErrClosed)
@@ -218,7 +206,7 @@ func (t *Target) Close() error {
 		return opError("close", t.addr, net.ErrClosed)
 	}
 	t.closed = true
-	close(t.done)
+	t.end()
 	if t.g != nil {
 		t.g.end(errTargetClosed)
 	}
