@@ -1,0 +1,234 @@
+// Package config is the front door's configuration: the types that a YAML file is read into, what is
+// wrong with a file and at which line and column, and the defaults. The same types make the JSON Schema
+// and the reference in doc/operating.md, from their doc comments.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is the whole configuration file.
+type Config struct {
+	// Listeners are the addresses at which clients connect. At least one is needed.
+	Listeners []Listener `yaml:"listeners"`
+
+	// Routes say which connection goes where. The most specific match wins, whatever the order: an exact
+	// host before the longest wildcard before none, then the longest path, then the one that names an ALPN
+	// protocol, a listener, the smallest network of clients.
+	Routes []Route `yaml:"routes"`
+
+	// AutoRoutes sends a connection whose host no route matches to the endpoint of the host's own name,
+	// where there is one.
+	AutoRoutes bool `yaml:"auto_routes"`
+
+	// Endpoints says where the endpoints of takers are and who may serve them.
+	Endpoints Endpoints `yaml:"endpoints"`
+
+	// Admin is where the door answers its operators. Without it there is no admin address.
+	Admin *Admin `yaml:"admin"`
+
+	// Log says what is written to standard error.
+	Log Log `yaml:"log"`
+
+	// ShutdownTimeout bounds how long the door waits, once it is told to end, for the connections that it
+	// still has: those in the peek phase, on their way to a taker, or proxied.
+	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" default:"30s"`
+}
+
+// Listener is an address at which clients connect.
+type Listener struct {
+	// Name is what routes, logs and metrics call it. It must be unique. Without one it is the address.
+	Name string `yaml:"name"`
+
+	// Address is HOST:PORT, :PORT for all addresses of the machine, or systemd:NAME for a socket that
+	// systemd passes (FileDescriptorName=NAME).
+	Address string `yaml:"address"`
+
+	// Sniff says what the first bytes are: auto (TLS or HTTP, by the first byte), tls, http, or none: a
+	// protocol whose server speaks first, or that the door does not know. With none only the listener and
+	// the client's address are known when the route is chosen.
+	Sniff Sniff `yaml:"sniff" default:"auto"`
+
+	// AcceptProxy are the networks of the proxies from which a PROXY protocol header (version 1 or 2) is
+	// expected and believed. A header from anywhere else is not taken for one.
+	AcceptProxy []netip.Prefix `yaml:"accept_proxy"`
+
+	// Limits bound what clients can cost the door.
+	Limits Limits `yaml:"limits"`
+}
+
+// Sniff is what a listener expects as first bytes.
+type Sniff string
+
+// The values of Sniff.
+const (
+	SniffAuto Sniff = "auto"
+	SniffTLS  Sniff = "tls"
+	SniffHTTP Sniff = "http"
+	SniffNone Sniff = "none"
+)
+
+// Limits bound what the clients of a listener can cost the door.
+type Limits struct {
+	// PeekTimeout is how long a client may take to say what it wants, from accept to the last byte that is
+	// needed.
+	PeekTimeout time.Duration `yaml:"peek_timeout" default:"5s"`
+
+	// PeekBytes is how many first bytes may be needed for that.
+	PeekBytes Size `yaml:"peek_bytes" default:"16KiB"`
+
+	// Peeking is how many connections may be in the peek phase at once. While there are so many, the one
+	// that has been in it the longest is closed for each new one.
+	Peeking int `yaml:"peeking" default:"10000"`
+
+	// PerIP is how many connections one client address (of IPv6, one /64) may have at the door at once: in
+	// the peek phase, on their way to a taker, or proxied. Those handed over are not the door's any more,
+	// and do not count.
+	PerIP int `yaml:"per_ip" default:"200"`
+
+	// PerIPRate is how many new connections a second one client address (of IPv6, one /64) may make, with
+	// bursts of as many. 0 is no limit.
+	PerIPRate int `yaml:"per_ip_rate" default:"0"`
+}
+
+// Size is a number of bytes. In a file it is a number, or a number with the unit KiB, MiB, kB or MB.
+type Size int64
+
+// Route says where the connections go that match.
+type Route struct {
+	// Name is what logs and metrics call it, and what takers are told. It must be unique. Without one it
+	// is made of the match: host and path, or default.
+	Name string `yaml:"name"`
+
+	// Match is what connections the route is for. An empty one matches everything.
+	Match Match `yaml:"match"`
+
+	// Exactly one of handoff, proxy and reject.
+	Target `yaml:",inline"`
+
+	// Fallback is where a connection goes when the route's own target cannot be reached.
+	Fallback *Target `yaml:"fallback"`
+}
+
+// Match is what a route wants of a connection. What is left out matches everything.
+type Match struct {
+	// Host is a host name, or a list of them: exact (shop.example.com), a wildcard for any number of
+	// labels (*.example.com, which is not example.com itself), or an IP address. It is compared with the
+	// server name of TLS (SNI) or the Host of HTTP, both without port, in lower case and in Punycode.
+	Host Strings `yaml:"host"`
+
+	// Path is what the path of the first HTTP request begins with, by whole segments: /api matches /api
+	// and /api/x, not /apis. A connection over TLS has none that can be seen. Later requests on the same
+	// connection go where the first one went.
+	Path string `yaml:"path"`
+
+	// ALPN is a protocol that the client offers in its TLS ClientHello, as h2.
+	ALPN string `yaml:"alpn"`
+
+	// Listener is the name of a listener.
+	Listener string `yaml:"listener"`
+
+	// From are networks, or single addresses, of clients.
+	From []netip.Prefix `yaml:"from"`
+}
+
+// Strings is a list of strings. In a file a single one may stand for a list of one.
+type Strings []string
+
+// Target is where connections go: one of Handoff, Proxy and Reject.
+type Target struct {
+	// Handoff is the endpoint of a taker, or a list of them: the one with the fewest offers under way comes
+	// first, and the next one when a taker is gone, declines, or is slow.
+	Handoff Strings `yaml:"handoff"`
+
+	// HandoffTimeout is how long one taker may take to claim a connection before the next is asked.
+	HandoffTimeout time.Duration `yaml:"handoff_timeout" default:"2s"`
+
+	// Proxy is the address of a backend that cannot take connections, or a list of them: HOST:PORT, or
+	// unix:PATH. The bytes are copied by the kernel.
+	Proxy Strings `yaml:"proxy"`
+
+	// ConnectTimeout is how long one backend may take to accept a proxied connection before the next is
+	// tried.
+	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"5s"`
+
+	// SendProxy is the version of the PROXY protocol header, v1 or v2, that a proxied backend is sent
+	// first. Without it none is sent, and the backend sees the door as its client.
+	SendProxy string `yaml:"send_proxy"`
+
+	// Health says how the door finds out that a proxied backend is unfit.
+	Health *Health `yaml:"health"`
+
+	// Reject refuses the connection: HTTP gets a short answer, TLS an alert, anything else a reset.
+	Reject bool `yaml:"reject"`
+}
+
+// Health says how the door finds out that a proxied backend is unfit. A backend that is gets no
+// connections as long as another is fit.
+type Health struct {
+	// Interval is the time from one active check to the next. 0 switches active checks off.
+	Interval time.Duration `yaml:"interval" default:"2s"`
+
+	// Timeout is how long a check may take.
+	Timeout time.Duration `yaml:"timeout" default:"1s"`
+
+	// Path makes the check an HTTP GET of this path, which has to be answered with a status below 400.
+	// Without it the check is that the backend accepts a connection.
+	Path string `yaml:"path"`
+
+	// Host is the Host of that request. Without it, it is the backend's address.
+	Host string `yaml:"host"`
+
+	// Rise is how many checks in a row must succeed before an unfit backend is fit again.
+	Rise int `yaml:"rise" default:"2"`
+
+	// Fall is how many checks, or connections of clients, in a row must fail before a backend is unfit.
+	Fall int `yaml:"fall" default:"3"`
+
+	// Cooldown is how long a backend that clients' connections found unfit stays so where there are no
+	// active checks.
+	Cooldown time.Duration `yaml:"cooldown" default:"10s"`
+}
+
+// Endpoints says where the endpoints of takers are and who may serve them.
+type Endpoints struct {
+	// Dir is the folder of the sockets of plain names. Without it, it is the one that package usher uses:
+	// $USHER_DIR, else /run/usher for root, else $XDG_RUNTIME_DIR/usher. Not used on Windows.
+	Dir string `yaml:"dir"`
+
+	// Users may serve any endpoint that is not pinned, besides the door's own user and root. Names or
+	// numbers; on Windows names or SIDs.
+	Users []string `yaml:"users"`
+
+	// Groups are groups whose members may do so, too.
+	Groups []string `yaml:"groups"`
+
+	// Pin gives endpoints to one user each, by the endpoint's name. No other user's process, not even
+	// root's, is handed the connections of a pinned endpoint.
+	Pin map[string]string `yaml:"pin"`
+}
+
+// Admin is where the door answers its operators: dashboard, JSON, metrics, health, profiles. In a file a
+// single string may stand for its address.
+type Admin struct {
+	// Address is HOST:PORT, unix:PATH, or systemd:NAME. HOST must be a loopback address unless
+	// allow_remote says otherwise: whoever can connect can see everything.
+	Address string `yaml:"address"`
+
+	// AllowRemote allows an address that other machines can reach.
+	AllowRemote bool `yaml:"allow_remote"`
+}
+
+// Log says what is written to standard error.
+type Log struct {
+	// Level is the least that is logged: debug, info, warn or error.
+	Level string `yaml:"level" default:"info"`
+
+	// Format is text or json.
+	Format string `yaml:"format" default:"text"`
+
+	// Access logs a line for each connection when it is known where it goes, and another when a connection
+	// that was handed over or proxied has ended.
+	Access bool `yaml:"access" default:"true"`
+}
