@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/go-usher/usher/internal/config"
+	"github.com/go-usher/usher/internal/door"
+	"github.com/go-usher/usher/internal/systemd"
+	"github.com/spf13/cobra"
+)
+
+func newServeCommand() *cobra.Command {
+	var s server
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the front door",
+		Long: `Run the front door: accept connections, learn from their first bytes what they want, and hand each
+to the process that should serve it.
+
+Without --config every connection goes to the endpoint of its own host's name, by TLS server name or HTTP
+host; --listen says where clients connect (default :8080).
+
+The configuration is loaded anew on SIGHUP and when its file changes. One that is wrong is refused, and the
+old one stays. SIGTERM and SIGINT end the door when the connections that it still has are done, or when
+shutdown_timeout is over; a second one ends it at once.`,
+		Example: `  usher serve --listen :80 --listen :443
+  usher serve --config /etc/usher/usher.yaml`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if s.path != "" && len(s.listen) > 0 {
+				return errors.New("give --config or --listen: with a configuration the listeners are in its file")
+			}
+			s.err = cmd.ErrOrStderr()
+			return s.run()
+		},
+	}
+	cmd.Flags().StringVarP(&s.path, "config", "c", "", "configuration `FILE`")
+	cmd.Flags().StringArrayVar(&s.listen, "listen", nil, "`ADDR` at which clients connect; may be given several times")
+	cmd.MarkFlagFilename("config", "yaml", "yml")
+	return cmd
+}
+
+// server is the door as a process: what goes on between it, its file, its signals and systemd.
+type server struct {
+	path   string
+	listen []string
+	err    io.Writer
+
+	level  slog.LevelVar
+	log    *slog.Logger
+	door   *door.Door
+	notify systemd.Notifier
+}
+
+func (s *server) run() error {
+	// Before anything else: a signal that comes while the door starts ends it as it does later.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, append(reloadSignals, os.Interrupt, syscall.SIGTERM)...)
+	defer signal.Stop(signals)
+
+	c, err := s.load()
+	if err != nil {
+		return err
+	}
+	s.startLog(&c.Log)
+	passed, err := systemd.Listeners()
+	if err != nil {
+		return err
+	}
+	s.door, err = door.Start(door.Options{
+		Config: c, ConfigPath: s.path, Log: s.log, Passed: passed, Version: versionText(),
+	})
+	if err != nil {
+		return err
+	}
+	for _, l := range s.door.Status().Listeners {
+		s.log.Info("listening", "listener", l.Name, "address", l.Address)
+	}
+	s.notify.Ready(s.summary())
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go s.notify.Watch(ctx, s.healthy)
+	return s.shutdown(c, signals, s.serve(ctx, c, signals))
+}
+
+// load reads the configuration.
+func (s *server) load() (*config.Config, error) {
+	if s.path == "" {
+		return config.Default(s.listen...), nil
+	}
+	return config.Load(s.path)
+}
+
+func (s *server) startLog(c *config.Log) {
+	s.setLevel(c)
+	options := &slog.HandlerOptions{Level: &s.level}
+	if c.Format == "json" {
+		s.log = slog.New(slog.NewJSONHandler(s.err, options))
+	} else {
+		s.log = slog.New(slog.NewTextHandler(s.err, options))
+	}
+	s.notify.Failed = func(err error) { s.log.Warn("systemd", "error", err) }
+}
+
+func (s *server) setLevel(c *config.Log) {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // package config has checked it
+	s.level.Set(level)
+}
+
+// serve reloads when it is asked to, and returns with the signal that ends the door.
+func (s *server) serve(ctx context.Context, c *config.Config, signals <-chan os.Signal) os.Signal {
+	changed := make(chan struct{}, 1)
+	if s.path != "" {
+		go func() {
+			err := config.Watch(ctx, s.path, func() {
+				select {
+				case changed <- struct{}{}:
+				default:
+				}
+			})
+			if err != nil && ctx.Err() == nil {
+				s.log.Warn("the configuration file is not watched; use SIGHUP", "error", err)
+			}
+		}()
+	}
+	for {
+		select {
+		case sig := <-signals:
+			if !isReload(sig) {
+				return sig
+			}
+			s.reload("signal")
+		case <-changed:
+			s.reload("the file has changed")
+		}
+	}
+}
+
+// reload loads the configuration anew. If it is wrong the old one stays.
+func (s *server) reload(why string) {
+	s.notify.Reloading()
+	defer func() { s.notify.Ready(s.summary()) }()
+	c, err := s.load()
+	if err != nil {
+		s.door.ReloadFailed(err)
+	} else if err = s.door.Reload(c); err == nil {
+		s.setLevel(&c.Log)
+		s.log.Info("configuration loaded", "reason", why, "listeners", len(c.Listeners), "routes", len(c.Routes))
+		return
+	}
+	s.log.Error("configuration not loaded; the old one stays", "reason", why, "error", err)
+}
+
+// summary is what systemctl status shows.
+func (s *server) summary() string {
+	st := s.door.Status()
+	text := fmt.Sprintf("%d listeners, %d routes", len(st.Listeners), len(st.Routes))
+	if st.Config.Error != "" {
+		text += "; the last configuration was wrong: " + st.Config.Error
+	}
+	return text
+}
+
+// healthy is for the watchdog: a door that cannot tell its status has locked up.
+func (s *server) healthy() error {
+	s.door.Status()
+	return nil
+}
+
+// shutdown lets the door's connections end, unless another signal comes.
+func (s *server) shutdown(c *config.Config, signals <-chan os.Signal, why os.Signal) error {
+	s.notify.Stopping()
+	s.log.Info("shutting down", "signal", why.String(), "timeout", c.ShutdownTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), c.ShutdownTimeout)
+	defer cancel()
+	go func() {
+		for sig := range signals {
+			if !isReload(sig) {
+				cancel()
+			}
+		}
+	}()
+	if err := s.door.Shutdown(ctx); err != nil {
+		return err
+	}
+	s.log.Info("shut down")
+	return nil
+}

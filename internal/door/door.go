@@ -1,0 +1,309 @@
+// Package door is the front door: it accepts connections, learns from their first bytes what they want,
+// and hands each to the process that should serve it. Then it is out of their path.
+//
+// A connection's life is in conn.go, from top to bottom. What the configuration says is compiled into a
+// plan (plan.go); a reload makes another and swaps it in, and a connection keeps the plan that it began
+// with. Endpoints, backends and listeners that both plans use live on.
+package door
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-usher/usher/internal/admin"
+	"github.com/go-usher/usher/internal/config"
+)
+
+// Options are what a door is started with.
+type Options struct {
+	Config *config.Config
+
+	// ConfigPath is told to operators; empty where the configuration comes from no file.
+	ConfigPath string
+
+	// Log gets what the door has to say. Nil means nothing is logged.
+	Log *slog.Logger
+
+	// Passed are listening sockets that the parent process has opened, by name: those of systemd:NAME
+	// addresses. The door takes them over, and closes those that no listener uses.
+	Passed map[string][]net.Listener
+
+	// Version is told to operators.
+	Version string
+}
+
+// Door is a running front door. Its methods may be called from several goroutines at once.
+type Door struct {
+	options Options
+	log     *slog.Logger
+	started time.Time
+	passed  *passedSockets
+
+	// life ends when the door must end at once. work is done when it does not accept any more and has no
+	// connection, background when nothing else of it runs.
+	life       context.Context
+	kill       context.CancelFunc
+	work       sync.WaitGroup
+	background sync.WaitGroup
+
+	id       string // of this run: connections are numbered from it
+	serial   atomic.Uint64
+	stats    stats
+	refusals refusals
+
+	reloading sync.Mutex // held while a configuration is applied
+
+	mu        sync.RWMutex
+	plan      *plan
+	draining  bool
+	status    admin.ConfigStatus
+	endpoints map[string][]*endpoint // by path: one for each policy
+	backends  map[string]*backends   // by their configuration in words
+	watch     *watcher
+	admin     *adminServer
+}
+
+// errShutDown is what Reload returns once the door drains.
+var errShutDown = errors.New("the door is shutting down")
+
+// Start opens what the configuration names and serves it until Shutdown. If it fails nothing is left open.
+func Start(o Options) (_ *Door, err error) {
+	d := &Door{
+		options: o, log: o.Log, started: time.Now(), passed: newPassedSockets(o.Passed),
+		id: newRunID(), endpoints: make(map[string][]*endpoint), backends: make(map[string]*backends),
+	}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	d.life, d.kill = context.WithCancel(context.Background())
+	d.status.Path = o.ConfigPath
+	d.watch = newWatcher(d.log, d.appeared)
+	defer func() {
+		if err != nil {
+			d.watch.close()
+			d.passed.close()
+			d.kill()
+			d.background.Wait()
+		}
+	}()
+	if err := d.apply(o.Config); err != nil {
+		return nil, err
+	}
+	d.passed.closeUnused()
+	return d, nil
+}
+
+func newRunID() string {
+	var b [4]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// Reload puts another configuration in force. If that fails the old one stays, whole, and the error says
+// what could not be done. Either way no connection is dropped: those under way go where the configuration
+// sent them with which they began.
+func (d *Door) Reload(c *config.Config) error {
+	err := d.apply(c)
+	d.noteReload(err)
+	return err
+}
+
+// ReloadFailed notes that there was no configuration to reload, as with a file that is wrong.
+func (d *Door) ReloadFailed(err error) { d.noteReload(err) }
+
+func (d *Door) noteReload(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		d.status.Failures++
+		d.status.Error = err.Error()
+		return
+	}
+	d.status.Reloads++
+	d.status.Error = ""
+}
+
+// apply makes a plan of c, opens what is new in it, swaps it in, and lets go what the old one alone used.
+func (d *Door) apply(c *config.Config) error {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	if d.isDraining() {
+		return errShutDown
+	}
+	next, err := d.newPlan(c)
+	if err != nil {
+		return err
+	}
+	server, err := d.newAdmin(c.Admin)
+	if err != nil {
+		next.abandon()
+		return err
+	}
+
+	d.mu.Lock()
+	old, oldAdmin := d.plan, d.admin
+	d.plan, d.admin = next, server
+	d.status.Loaded = time.Now()
+	d.mu.Unlock()
+
+	next.start()
+	if server != oldAdmin {
+		server.start()
+		oldAdmin.stop()
+	}
+	if old != nil {
+		old.supersede(next)
+	}
+	return nil
+}
+
+// current returns the plan in force, held until it is released.
+func (d *Door) current() *plan {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	d.plan.hold()
+	return d.plan
+}
+
+func (d *Door) isDraining() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.draining
+}
+
+// Shutdown stops accepting, when it has accepted what the kernel already has, and waits for the connections
+// that are still the door's. If ctx ends before, it closes them, says so in its error, and returns. Takers
+// keep what they have.
+func (d *Door) Shutdown(ctx context.Context) error {
+	d.mu.Lock()
+	if d.draining {
+		d.mu.Unlock()
+		return errShutDown
+	}
+	d.draining = true
+	d.mu.Unlock()
+	d.reloading.Lock() // wait for a reload that is under way
+	defer d.reloading.Unlock()
+
+	for _, l := range d.plan.listeners {
+		l.stop()
+	}
+	err := d.waitForWork(ctx)
+	d.plan.release()
+	d.plan.used.Wait()
+	d.plan.letGo()
+	d.watch.close()
+	d.admin.stop()
+	d.passed.close()
+	d.kill()
+	d.background.Wait()
+	return err
+}
+
+func (d *Door) waitForWork(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		d.work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	n := d.stats.open.Load()
+	d.kill()
+	<-done
+	return fmt.Errorf("closed %d connections that had not ended: %w", n, ctx.Err())
+}
+
+// passedSockets are those that the parent process has opened. One whose listener a reload removes stays
+// open: the parent has it anyway, and a later reload may want it back.
+type passedSockets struct {
+	mu      sync.Mutex
+	sockets map[string]*passedSocket
+}
+
+type passedSocket struct {
+	listeners []net.Listener
+	used      bool
+}
+
+func newPassedSockets(passed map[string][]net.Listener) *passedSockets {
+	p := &passedSockets{sockets: make(map[string]*passedSocket, len(passed))}
+	for name, ls := range passed {
+		p.sockets[name] = &passedSocket{listeners: ls}
+	}
+	return p
+}
+
+// take returns the only socket of a name, on a descriptor that is the caller's to close.
+func (p *passedSockets) take(name string) (net.Listener, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.sockets[name]
+	if s == nil {
+		return nil, fmt.Errorf("systemd has passed no socket of the name %q: set FileDescriptorName=%s in its unit", name, name)
+	}
+	if len(s.listeners) != 1 {
+		return nil, fmt.Errorf("systemd has passed %d sockets of the name %q, want one: give each its own FileDescriptorName", len(s.listeners), name)
+	}
+	f, err := fileOf(s.listeners[0])
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("the socket %q that systemd has passed: %w", name, err)
+	}
+	s.used = true
+	return l, nil
+}
+
+func fileOf(l net.Listener) (*os.File, error) {
+	filer, ok := l.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, fmt.Errorf("a passed socket is a %T, which has no descriptor", l)
+	}
+	return filer.File()
+}
+
+// closeUnused closes the sockets whose names the configuration did not ask for, so that no client waits in a
+// queue that nobody serves.
+func (p *passedSockets) closeUnused() { p.closeIf(func(s *passedSocket) bool { return !s.used }) }
+
+func (p *passedSockets) close() { p.closeIf(func(*passedSocket) bool { return true }) }
+
+func (p *passedSockets) closeIf(which func(*passedSocket) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, s := range p.sockets {
+		if !which(s) {
+			continue
+		}
+		for _, l := range s.listeners {
+			l.Close()
+		}
+		delete(p.sockets, name)
+	}
+}
+
+// appeared is told of each socket that appears in a folder of endpoints: somebody listens there.
+func (d *Door) appeared(path string) {
+	d.mu.RLock()
+	there := d.endpoints[path]
+	d.mu.RUnlock()
+	for _, e := range there {
+		e.connectSoon()
+	}
+}

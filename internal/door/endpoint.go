@@ -1,0 +1,345 @@
+package door
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os/user"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/go-usher/usher"
+	"github.com/go-usher/usher/internal/admin"
+	"github.com/go-usher/usher/ipc"
+)
+
+// endpoint is where takers are handed connections. It connects when the first is needed, or as soon as
+// somebody listens, and the usher.Target in it connects anew by itself.
+type endpoint struct {
+	door   *Door
+	path   string // of its socket or pipe
+	name   string
+	policy policy // another policy makes another endpoint
+	stats  *endpointStats
+
+	holders int // plans; door.mu guards it
+
+	connecting chan struct{} // a lock that can be waited for with a context
+
+	mu     sync.Mutex
+	target *usher.Target
+	failed error // the last try, if that failed
+	closed bool
+}
+
+// holdEndpoint finds or makes the endpoint of a name for p, which holds it from then on.
+func (p *plan) holdEndpoint(name string) (*endpoint, error) {
+	path, err := p.policies.path(name)
+	if err != nil {
+		return nil, err
+	}
+	p.door.watch.folderOf(path)
+	p.door.mu.Lock()
+	e := p.holdLocked(name, path)
+	p.door.mu.Unlock()
+	if p.door.watch.has(path) {
+		e.connectSoon()
+	}
+	return e, nil
+}
+
+// holdLocked is called with door.mu held.
+func (p *plan) holdLocked(name, path string) *endpoint {
+	d := p.door
+	policy := p.policies.of(name)
+	at := slices.IndexFunc(d.endpoints[path], func(e *endpoint) bool { return e.policy.words == policy.words })
+	var e *endpoint
+	if at >= 0 {
+		e = d.endpoints[path][at]
+	} else {
+		e = &endpoint{
+			door: d, path: path, name: name, policy: policy,
+			stats: d.stats.endpoint(name), connecting: make(chan struct{}, 1),
+		}
+		// A new slice: appeared reads the old one without the lock.
+		d.endpoints[path] = append(slices.Clip(d.endpoints[path]), e)
+	}
+	e.holders++
+	p.endpoints = append(p.endpoints, e)
+	return e
+}
+
+// autoEndpoint returns the endpoint of a host's own name, nil where nobody listens there. The names are
+// those that clients ask for: nothing is kept of one without a taker.
+func (p *plan) autoEndpoint(host string) *endpoint {
+	if host == "" {
+		return nil
+	}
+	path, err := p.policies.path(host)
+	if err != nil {
+		return nil // no name for an endpoint, as an IPv6 address
+	}
+	d := p.door
+	d.mu.RLock()
+	e := p.autos[path]
+	d.mu.RUnlock()
+	if e != nil && d.watch.has(path) {
+		return e
+	}
+	if !d.watch.exists(path) {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e = p.autos[path]; e == nil {
+		e = p.holdLocked(host, path)
+		p.autos[path] = e
+	}
+	return e
+}
+
+// handoff hands o over to the taker, and counts what came of it.
+func (e *endpoint) handoff(ctx context.Context, o *usher.Offer) error {
+	t, err := e.connected(ctx)
+	if err == nil {
+		err = t.Handoff(ctx, o)
+	}
+	switch {
+	case err == nil:
+		e.stats.claimed.Add(1)
+		return nil
+	case errors.Is(err, usher.ErrDeclined):
+		e.stats.declined.Add(1)
+	case !unreachable(err):
+		e.stats.withdrawn.Add(1)
+	}
+	e.note(err)
+	return err
+}
+
+// unreachable says that nobody was there to be made an offer.
+func unreachable(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, ipc.ErrDenied)
+}
+
+// connected returns the target, and connects it first where there is none.
+func (e *endpoint) connected(ctx context.Context) (*usher.Target, error) {
+	if t := e.current(); t != nil {
+		return t, nil
+	}
+	select {
+	case e.connecting <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("endpoint %s: another connection waits for its taker's greeting: %w", e.name, ctx.Err())
+	}
+	defer func() { <-e.connecting }()
+	if t := e.current(); t != nil {
+		return t, nil
+	}
+	d := usher.Dialer{Policy: e.policy.Policy, Ended: e.ended, Lost: e.lost}
+	t, err := d.Dial(ctx, e.path)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed { // by a reload, while this was under way
+		t.Close()
+		return nil, fmt.Errorf("endpoint %s is not used any more", e.name)
+	}
+	e.target, e.failed = t, nil
+	e.door.log.Info("a taker is connected", "endpoint", e.name, "pid", takerOf(t).PID)
+	return t, nil
+}
+
+func (e *endpoint) current() *usher.Target {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.target
+}
+
+// connectTimeout is for a taker that has just begun to listen to greet.
+const connectTimeout = 10 * time.Second
+
+// connectSoon connects in the background, so that the first connection does not have to wait for that, and
+// operators see who is there.
+func (e *endpoint) connectSoon() {
+	if e.current() != nil {
+		return
+	}
+	e.door.background.Go(func() {
+		ctx, cancel := context.WithTimeout(e.door.life, connectTimeout)
+		defer cancel()
+		if _, err := e.connected(ctx); err != nil {
+			e.note(err)
+		}
+	})
+}
+
+// note remembers a failure for the operator.
+func (e *endpoint) note(err error) {
+	e.mu.Lock()
+	e.failed = err
+	e.mu.Unlock()
+	if errors.Is(err, ipc.ErrDenied) {
+		e.door.log.Warn("who listens at an endpoint may not serve it", "endpoint", e.name, "error", err)
+	}
+}
+
+// lost is told of a taker whose channel has ended.
+func (e *endpoint) lost(who ipc.Peer, err error) {
+	e.mu.Lock()
+	e.failed = err
+	e.mu.Unlock()
+	e.door.log.Info("a taker is gone", "endpoint", e.name, "pid", who.PID, "reason", err)
+}
+
+// ended is told of a connection that a taker had.
+func (e *endpoint) ended(r usher.Report) {
+	client := r.Info.Client
+	if !client.IsValid() {
+		client = r.Remote
+	}
+	host := r.Info.Host
+	if host == "" {
+		host = r.Info.ServerName
+	}
+	e.door.ended(r.Info.Route, ending{
+		id: r.Info.ID, client: client.String(), host: host, target: e.name,
+		received: r.Received, sent: r.Sent, lasted: r.Duration, handedOn: r.HandedOn,
+	})
+}
+
+// letGo is called by plans, with door.mu held.
+func (e *endpoint) letGo() {
+	if e.holders--; e.holders > 0 {
+		return
+	}
+	d := e.door
+	rest := slices.DeleteFunc(slices.Clone(d.endpoints[e.path]), func(other *endpoint) bool { return other == e })
+	if d.endpoints[e.path] = rest; len(rest) == 0 {
+		delete(d.endpoints, e.path)
+	}
+	e.close()
+}
+
+func (e *endpoint) close() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+	if t := e.target; t != nil {
+		// What was handed over there is still reported when it ends.
+		e.door.background.Go(func() { t.Shutdown(e.door.life) })
+	}
+}
+
+// open is how many offers its taker has not answered: few are a sign of a taker that is quick.
+func (e *endpoint) open() int {
+	if t := e.current(); t != nil {
+		return t.Open()
+	}
+	return 0
+}
+
+// endpointsFor returns the endpoints to try, in this order.
+func (p *plan) endpointsFor(t *targetPlan, host string) []*endpoint {
+	if !t.auto {
+		return t.order()
+	}
+	if e := p.autoEndpoint(host); e != nil {
+		return []*endpoint{e}
+	}
+	return nil // it was there when the route was chosen
+}
+
+// order returns the endpoints of a target in the order in which they are to be tried: those where somebody
+// listens first, and of them the one with the fewest offers under way. Ties go round.
+func (t *targetPlan) order() []*endpoint {
+	n := len(t.endpoints)
+	if n == 1 {
+		return t.endpoints
+	}
+	order, weights := make([]*endpoint, n), make([]int, n)
+	first := int(t.turn.Add(1) % uint32(n))
+	for i := range n {
+		e := t.endpoints[(first+i)%n]
+		at, w := i, e.weight()
+		for ; at > 0 && weights[at-1] > w; at-- {
+			order[at], weights[at] = order[at-1], weights[at-1]
+		}
+		order[at], weights[at] = e, w
+	}
+	return order
+}
+
+func (e *endpoint) weight() int {
+	w := e.open()
+	if !e.door.watch.has(e.path) {
+		w += usher.MaxOpen + 1 // after all that are there
+	}
+	return w
+}
+
+func (e *endpoint) status() admin.EndpointStatus {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := admin.EndpointStatus{
+		Name: e.name, Path: e.path, Takers: []admin.TakerStatus{},
+		Claimed: e.stats.claimed.Load(), Declined: e.stats.declined.Load(), Withdrawn: e.stats.withdrawn.Load(),
+	}
+	if e.target != nil {
+		if who, ok := e.target.Taker(); ok {
+			s.State = "up"
+			s.Takers = append(s.Takers, admin.TakerStatus{PID: who.PID, User: userName(who), Open: e.target.Open()})
+			return s
+		}
+	}
+	switch {
+	case !e.door.watch.has(e.path) || errors.Is(e.failed, fs.ErrNotExist):
+		s.State = "absent"
+	case e.failed != nil:
+		s.State = "refused"
+	default:
+		s.State = "idle"
+	}
+	if e.failed != nil {
+		s.Error = e.failed.Error()
+	}
+	return s
+}
+
+func takerOf(t *usher.Target) ipc.Peer {
+	who, _ := t.Taker()
+	return who
+}
+
+// userNames are those that were looked up before: a status with many takers should not read /etc/passwd for
+// each.
+var userNames sync.Map // of string by ipc.Peer without its PID
+
+func userName(who ipc.Peer) string {
+	who.PID = 0
+	if name, ok := userNames.Load(who); ok {
+		return name.(string)
+	}
+	id := who.SID
+	if id == "" {
+		id = strconv.Itoa(who.UID)
+	}
+	name := id
+	if u, err := user.LookupId(id); err == nil {
+		name = u.Username
+	}
+	userNames.Store(who, name)
+	return name
+}
+
+// endpointStats outlives reloads.
+type endpointStats struct {
+	claimed, declined, withdrawn atomic.Uint64
+}

@@ -1,0 +1,108 @@
+//go:build unix
+
+package door
+
+import (
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/go-usher/usher/internal/sniff"
+	"golang.org/x/sys/unix"
+)
+
+// look peeks at the first bytes until in knows enough: they stay in the kernel, so that nothing has to
+// travel with the connection and the taker gets it untouched. While it waits it holds no memory but its
+// goroutine's stack.
+func (c *conn) look(in *inspection) error {
+	raw, err := c.tcp.SyscallConn()
+	if err != nil {
+		return err
+	}
+	looks := 0
+	var found error
+	err = raw.Read(func(fd uintptr) bool {
+		if looks++; looks > patientLooks {
+			time.Sleep(impatience)
+		}
+		found = in.peek(int(fd))
+		return found != sniff.ErrShort
+	})
+	if err != nil {
+		return err
+	}
+	return found
+}
+
+// A client that sends byte by byte makes the door look at all that it has sent, again and again. After some
+// looks it has to wait a little before each.
+const (
+	patientLooks = 32
+	impatience   = 10 * time.Millisecond
+)
+
+// peek looks once at all that the kernel has. The error is sniff.ErrShort when it is worth to wait for more.
+func (in *inspection) peek(fd int) error {
+	buf := peekBuffers.Get().(*[]byte)
+	defer peekBuffers.Put(buf)
+	most := in.most()
+	if len(*buf) < most {
+		*buf = make([]byte, most)
+	}
+	b := (*buf)[:most]
+	for had := -1; ; {
+		n, err := recv(fd, b, unix.MSG_PEEK)
+		if err == unix.EAGAIN {
+			return sniff.ErrShort
+		}
+		if err != nil {
+			return os.NewSyscallError("recv", err)
+		}
+		if n == 0 {
+			return io.EOF
+		}
+		if n == had {
+			return io.ErrUnexpectedEOF // and no more will come
+		}
+		header, err := in.inspect(b[:n])
+		if header > 0 {
+			if err := discard(fd, b[:header]); err != nil {
+				return err
+			}
+			n -= header
+		}
+		if err != sniff.ErrShort || !hungUp(fd) {
+			return err
+		}
+		// The client has said its last. The poller tells that once, with the bytes, and peeking does not show
+		// it: another look shows whether these were the last.
+		had = n
+	}
+}
+
+var peekBuffers = sync.Pool{New: func() any { b := make([]byte, 16<<10); return &b }}
+
+// discard takes bytes off the stream that the kernel is known to have.
+func discard(fd int, b []byte) error {
+	for len(b) > 0 {
+		n, err := recv(fd, b, 0)
+		if err != nil {
+			return os.NewSyscallError("recv", err)
+		}
+		if n == 0 {
+			return io.ErrUnexpectedEOF
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+func recv(fd int, b []byte, flags int) (int, error) {
+	for {
+		n, _, err := unix.Recvfrom(fd, b, flags)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
