@@ -75,7 +75,7 @@ func (s *server) run() error {
 		return err
 	}
 	s.door, err = door.Start(door.Options{
-		Config: c, ConfigPath: s.path, Log: s.log, Passed: passed, Version: versionText(),
+		Config: c, ConfigPath: s.path, Log: s.log, Passed: passed, Version: buildVersion(),
 	})
 	if err != nil {
 		return err

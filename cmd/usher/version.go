@@ -21,6 +21,12 @@ func newVersionCommand() *cobra.Command {
 	}
 }
 
+// buildVersion is the version of this program.
+func buildVersion() string {
+	info, _ := debug.ReadBuildInfo()
+	return moduleVersion(info)
+}
+
 // versionLine says what the binary was built from. info is nil if the binary carries none.
 func versionLine(info *debug.BuildInfo) string {
 	return fmt.Sprintf("usher %s %s %s/%s", moduleVersion(info), runtime.Version(), runtime.GOOS, runtime.GOARCH)
