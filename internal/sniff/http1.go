@@ -3,8 +3,6 @@ package sniff
 import (
 	"bytes"
 	"errors"
-	"net/netip"
-	"strconv"
 	"strings"
 )
 
@@ -15,7 +13,7 @@ var ErrShort = errors.New("sniff: more bytes are needed")
 // nobody should serve.
 var ErrNotHTTP = errors.New("sniff: not HTTP/1.x")
 
-// malformed is the verdict on an HTTP/1.x request that breaks the rules; its text says which.
+// malformed is the verdict on an HTTP request, of whichever version, that breaks the rules; its text says which.
 type malformed string
 
 func (e malformed) Error() string { return "sniff: malformed HTTP request: " + string(e) }
@@ -29,7 +27,7 @@ const (
 	errOtherTarget malformed = "Host header and request target name different hosts"
 )
 
-// Request is what the head of an HTTP/1.x request says about where it should go.
+// Request is what the head of an HTTP request, of whichever version, says about where it should go.
 type Request struct {
 	// Method as sent: methods are case-sensitive.
 	Method string
@@ -44,9 +42,7 @@ type Request struct {
 const (
 	// maxMethod ends the wait for a space from a peer that talks something else: the longest registered method has 17 bytes.
 	maxMethod = 32
-	// maxHost is the longest domain name there is.
-	maxHost = 253
-	version = "HTTP/1."
+	version   = "HTTP/1."
 )
 
 // HTTP1 reads the head of an HTTP/1.x request, request line to blank line, from the first bytes of a connection.
@@ -280,10 +276,8 @@ func parseHeader(line []byte) (value []byte, isHost bool, err error) {
 			return nil, false, errHeaderLine
 		}
 	}
-	for _, c := range value {
-		if (c < ' ' && c != '\t') || c == 0x7f {
-			return nil, false, errHeaderLine
-		}
+	if !isFieldValue(value) {
+		return nil, false, errHeaderLine
 	}
 	if len(name) != len("host") || !bytes.EqualFold(name, []byte("host")) {
 		return nil, false, nil
@@ -303,62 +297,6 @@ func hostHeader(value []byte, target string) (string, error) {
 		return "", errOtherTarget
 	}
 	return host, nil
-}
-
-// hostName normalises host[:port].
-func hostName(b []byte) (string, error) {
-	if len(b) > 0 && b[0] == '[' {
-		return literalV6(b)
-	}
-	host, port, found := bytes.Cut(b, []byte(":"))
-	if found && !isPort(port) {
-		return "", errHost
-	}
-	host = bytes.TrimSuffix(host, []byte("."))
-	if len(host) == 0 || len(host) > maxHost {
-		return "", errHost
-	}
-	previous := byte('.')
-	for _, c := range host {
-		if !isHostByte(c) || (c == '.' && previous == '.') {
-			return "", errHost
-		}
-		previous = c
-	}
-	if previous == '.' {
-		return "", errHost
-	}
-	return strings.ToLower(string(host)), nil
-}
-
-// literalV6 normalises [address][:port], so that no other spelling of an address slips past a route.
-func literalV6(b []byte) (string, error) {
-	text, rest, found := bytes.Cut(b[1:], []byte("]"))
-	if !found {
-		return "", errHost
-	}
-	if len(rest) > 0 && (rest[0] != ':' || !isPort(rest[1:])) {
-		return "", errHost
-	}
-	addr, err := netip.ParseAddr(string(text))
-	if err != nil || !addr.Is6() || addr.Zone() != "" {
-		return "", errHost
-	}
-	return addr.String(), nil
-}
-
-// isPort also takes the empty port that RFC 3986 allows after a colon.
-func isPort(b []byte) bool {
-	if len(b) == 0 {
-		return true
-	}
-	for _, c := range b {
-		if !isDigit(c) {
-			return false
-		}
-	}
-	_, err := strconv.ParseUint(string(b), 10, 16)
-	return err == nil
 }
 
 // methodName makes a string of a method, without memory for the usual ones.
@@ -383,13 +321,17 @@ func isSchemeByte(c byte) bool {
 	return isLetter(c) || isDigit(c) || c == '+' || c == '-' || c == '.'
 }
 
-// isHostByte leaves out what RFC 3986 allows but no host in use has: percent-encoding, "!$&'()*+,;=~". All of it is trouble in the name
-// of an endpoint.
-func isHostByte(c byte) bool {
-	return isLetter(c) || isDigit(c) || c == '-' || c == '_' || c == '.'
-}
-
 // isToken tells whether c may stand in a method or a header name (RFC 9110, section 5.6.2).
 func isToken(c byte) bool {
 	return isLetter(c) || isDigit(c) || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
+}
+
+// isFieldValue tells whether b may be the value of a header (RFC 9110, section 5.5).
+func isFieldValue[T []byte | string](b T) bool {
+	for i := range len(b) {
+		if (b[i] < ' ' && b[i] != '\t') || b[i] == 0x7f {
+			return false
+		}
+	}
+	return true
 }
