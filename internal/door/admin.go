@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/go-usher/usher/internal/admin"
 	"github.com/go-usher/usher/internal/config"
@@ -13,26 +15,27 @@ import (
 
 // adminServer answers operators at one address. A nil one is none.
 type adminServer struct {
-	door   *Door
-	config config.Admin
-	l      net.Listener
-	stopIt context.CancelFunc
-	served sync.WaitGroup
+	door    *Door
+	address string // as in the configuration
+	l       net.Listener
+	handler atomic.Pointer[http.Handler] // nil until it has been started
+	stopIt  context.CancelFunc
+	served  sync.WaitGroup
 }
 
-// newAdmin returns the server that there is, if c says the same, or opens another. d.reloading is held.
+// newAdmin returns the server that there is, if c has the same address, or opens another. d.reloading is held.
 func (d *Door) newAdmin(c *config.Admin) (*adminServer, error) {
 	if c == nil {
 		return nil, nil
 	}
-	if d.admin != nil && d.admin.config == *c {
+	if d.admin != nil && d.admin.address == c.Address {
 		return d.admin, nil
 	}
 	l, err := d.openAdmin(c.Address)
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
-	return &adminServer{door: d, config: *c, l: l}, nil
+	return &adminServer{door: d, address: c.Address, l: l}, nil
 }
 
 func (d *Door) openAdmin(address string) (net.Listener, error) {
@@ -42,15 +45,20 @@ func (d *Door) openAdmin(address string) (net.Listener, error) {
 	return admin.Listen(address)
 }
 
-func (a *adminServer) start() {
+// use puts c in force, and serves from then on.
+func (a *adminServer) use(c *config.Admin) {
 	if a == nil {
+		return
+	}
+	h := admin.Handler(admin.Options{Status: a.door.Status, Log: a.door.log, AllowRemote: c.AllowRemote})
+	if a.handler.Swap(&h) != nil {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a.stopIt = cancel
-	h := admin.Handler(admin.Options{Status: a.door.Status, Log: a.door.log, AllowRemote: a.config.AllowRemote})
 	a.served.Go(func() {
-		if err := admin.Serve(ctx, a.l, h); err != nil {
+		current := func(w http.ResponseWriter, r *http.Request) { (*a.handler.Load()).ServeHTTP(w, r) }
+		if err := admin.Serve(ctx, a.l, http.HandlerFunc(current)); err != nil {
 			a.door.log.Error("the admin address is not served any more", "address", a.l.Addr().String(), "error", err)
 		}
 	})

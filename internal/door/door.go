@@ -156,8 +156,8 @@ func (d *Door) apply(c *config.Config) error {
 	d.mu.Unlock()
 
 	next.start()
+	server.use(c.Admin)
 	if server != oldAdmin {
-		server.start()
 		oldAdmin.stop()
 	}
 	if old != nil {

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/go-usher/usher"
@@ -106,25 +105,23 @@ func (p *plan) autoEndpoint(host string) *endpoint {
 // handoff hands o over to the taker, and counts what came of it.
 func (e *endpoint) handoff(ctx context.Context, o *usher.Offer) error {
 	t, err := e.connected(ctx)
-	if err == nil {
-		err = t.Handoff(ctx, o)
+	if err != nil {
+		e.note(err)
+		return err
 	}
+	_, there := t.Taker()
+	err = t.Handoff(ctx, o)
 	switch {
 	case err == nil:
 		e.stats.claimed.Add(1)
 		return nil
 	case errors.Is(err, usher.ErrDeclined):
 		e.stats.declined.Add(1)
-	case !unreachable(err):
+	case there: // else nobody was made an offer
 		e.stats.withdrawn.Add(1)
 	}
 	e.note(err)
 	return err
-}
-
-// unreachable says that nobody was there to be made an offer.
-func unreachable(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, ipc.ErrDenied)
 }
 
 // connected returns the target, and connects it first where there is none.

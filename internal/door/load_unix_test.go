@@ -293,6 +293,9 @@ routes: [{name: r, match: {}, handoff: ["{shop}", "{blog}"], handoff_timeout: 20
 	t.Logf("%d connections served, %d lost; takers shut down %d, killed %d, of which %d were stopped before", served, lost, ended, killed, stopped)
 	s := h.door.Status()
 	for _, e := range s.Endpoints {
+		if e.Name == "blog" && e.Withdrawn == 0 {
+			t.Error("no offer was open at a taker that was killed")
+		}
 		t.Logf("endpoint %s: %d claimed, %d declined, %d withdrawn", e.Name, e.Claimed, e.Declined, e.Withdrawn)
 	}
 	if n := h.count("r", admin.HandedOver); n != int(served) {

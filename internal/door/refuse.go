@@ -121,7 +121,7 @@ func http2Answer(stream uint32, status int) []byte {
 // Bounds of an ending: how long the client may take to read the last words and close, and how much it may
 // still send.
 const (
-	endTimeout = time.Second
+	endTimeout = 3 * time.Second
 	endBytes   = 1 << 20
 )
 
