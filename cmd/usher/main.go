@@ -32,6 +32,10 @@ func newRootCommand() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.SetOut(os.Stdout)
+	root.AddCommand(newServeCommand())
 	root.AddCommand(newVersionCommand(), newDemoCommand(), newDemoBackendCommand())
+	root.AddCommand(newCheckCommand())
+	root.AddCommand(newManCommand())
+	root.AddCommand(newStatusCommand())
 	return root
 }
