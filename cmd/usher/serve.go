@@ -53,6 +53,7 @@ type server struct {
 	listen []string
 	err    io.Writer
 
+	config *config.Config // in force
 	level  slog.LevelVar
 	log    *slog.Logger
 	door   *door.Door
@@ -65,17 +66,23 @@ func (s *server) run() error {
 	signal.Notify(signals, append(reloadSignals, os.Interrupt, syscall.SIGTERM)...)
 	defer signal.Stop(signals)
 
-	c, err := s.load()
-	if err != nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	changed, watchErr := s.watch(ctx) // before it is read, so that no change goes unseen
+	var err error
+	if s.config, err = s.load(); err != nil {
 		return err
 	}
-	s.startLog(&c.Log)
+	s.startLog(&s.config.Log)
+	if watchErr != nil {
+		s.log.Warn("the configuration file is not watched; use SIGHUP", "error", watchErr)
+	}
 	passed, err := systemd.Listeners()
 	if err != nil {
 		return err
 	}
 	s.door, err = door.Start(door.Options{
-		Config: c, ConfigPath: s.path, Log: s.log, Passed: passed, Version: buildVersion(),
+		Config: s.config, ConfigPath: s.path, Log: s.log, Passed: passed, Version: buildVersion(),
 	})
 	if err != nil {
 		return err
@@ -85,10 +92,8 @@ func (s *server) run() error {
 	}
 	s.notify.Ready(s.summary())
 
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	go s.notify.Watch(ctx, s.healthy)
-	return s.shutdown(c, signals, s.serve(ctx, c, signals))
+	return s.shutdown(signals, s.serve(changed, signals))
 }
 
 // load reads the configuration.
@@ -116,22 +121,23 @@ func (s *server) setLevel(c *config.Log) {
 	s.level.Set(level)
 }
 
-// serve reloads when it is asked to, and returns with the signal that ends the door.
-func (s *server) serve(ctx context.Context, c *config.Config, signals <-chan os.Signal) os.Signal {
-	changed := make(chan struct{}, 1)
-	if s.path != "" {
-		go func() {
-			err := config.Watch(ctx, s.path, func() {
-				select {
-				case changed <- struct{}{}:
-				default:
-				}
-			})
-			if err != nil && ctx.Err() == nil {
-				s.log.Warn("the configuration file is not watched; use SIGHUP", "error", err)
-			}
-		}()
+// watch tells of changes of the configuration file.
+func (s *server) watch(ctx context.Context) (<-chan struct{}, error) {
+	if s.path == "" {
+		return nil, nil
 	}
+	changed := make(chan struct{}, 1)
+	err := config.Watch(ctx, s.path, func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
+	return changed, err
+}
+
+// serve reloads when it is asked to, and returns with the signal that ends the door.
+func (s *server) serve(changed <-chan struct{}, signals <-chan os.Signal) os.Signal {
 	for {
 		select {
 		case sig := <-signals:
@@ -153,6 +159,7 @@ func (s *server) reload(why string) {
 	if err != nil {
 		s.door.ReloadFailed(err)
 	} else if err = s.door.Reload(c); err == nil {
+		s.config = c
 		s.setLevel(&c.Log)
 		s.log.Info("configuration loaded", "reason", why, "listeners", len(c.Listeners), "routes", len(c.Routes))
 		return
@@ -177,10 +184,10 @@ func (s *server) healthy() error {
 }
 
 // shutdown lets the door's connections end, unless another signal comes.
-func (s *server) shutdown(c *config.Config, signals <-chan os.Signal, why os.Signal) error {
+func (s *server) shutdown(signals <-chan os.Signal, why os.Signal) error {
 	s.notify.Stopping()
-	s.log.Info("shutting down", "signal", why.String(), "timeout", c.ShutdownTimeout)
-	ctx, cancel := context.WithTimeout(context.Background(), c.ShutdownTimeout)
+	s.log.Info("shutting down", "signal", why.String(), "timeout", s.config.ShutdownTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), s.config.ShutdownTimeout)
 	defer cancel()
 	go func() {
 		for sig := range signals {
