@@ -30,9 +30,11 @@ type conn struct {
 	door     *Door
 	listener *listener
 	settings *listenerSettings
-	tcp      *net.TCPConn // as accepted; closed once there is an offer of it
-	nc       twoWay       // what the door does I/O on: tcp, or what was reclaimed; nil while it is an offer
 	accepted time.Time
+
+	tcp   *net.TCPConn // as accepted; closed once there is an offer of it
+	nc    twoWay       // what the door does I/O on: tcp, or what was reclaimed; nil while there is an offer
+	offer *usher.Offer // nil while there is none
 
 	peer    netip.AddrPort // the other end of the connection
 	client  netip.AddrPort // who the connection comes from: peer, or whom a trusted proxy names
@@ -46,6 +48,7 @@ type conn struct {
 	// For its line in the log.
 	route    *routePlan
 	target   string
+	failed   []error // what came of the targets that it did not go to
 	peek     time.Duration
 	handover time.Duration
 	id       string
@@ -62,16 +65,12 @@ type twoWay interface {
 	CloseWrite() error
 }
 
-// admit counts c among its client's, or refuses it.
-func (c *conn) admit() bool {
+// admit counts c among its client's connections, or says which limit forbids it.
+func (c *conn) admit() (refused string) {
 	limits := &c.settings.Limits
-	refused := c.listener.clients.add(c.client.Addr(), limits.PerIP, limits.PerIPRate)
-	if refused != "" {
-		c.refuse(admin.Limited, refused)
-		return false
-	}
-	c.counted = true
-	return true
+	refused = c.listener.clients.add(c.client.Addr(), limits.PerIP, limits.PerIPRate)
+	c.counted = refused == ""
+	return refused
 }
 
 // serve sees c through.
@@ -210,46 +209,36 @@ func (in *inspection) inspectHeader(b []byte) (int, error) {
 		return 0, err
 	}
 	in.headed = true
-	if header.Source.IsValid() {
-		in.conn.client = netip.AddrPortFrom(header.Source.Addr().Unmap(), header.Source.Port())
-	}
 	if !header.Source.IsValid() { // the proxy speaks for itself, as health checks do
 		return n, nil
 	}
-	limits := &in.conn.settings.Limits
-	if in.refused = in.conn.listener.clients.add(in.conn.client.Addr(), limits.PerIP, limits.PerIPRate); in.refused != "" {
+	in.conn.client = netip.AddrPortFrom(header.Source.Addr().Unmap(), header.Source.Port())
+	if in.refused = in.conn.admit(); in.refused != "" {
 		return 0, errNotAdmitted
 	}
-	in.conn.counted = true
 	return n, nil
 }
 
 // follow brings c to a target of its route, the first that can be had.
 func (c *conn) follow(p *plan, release func()) {
-	var offer *usher.Offer
-	var failed []error
 	began := time.Now()
 	for _, t := range c.route.targets {
 		switch {
 		case t.reject:
-			if c.take(offer, &failed) {
+			if c.reclaim() {
 				c.target = t.words
 				c.refuse(admin.Rejected, "its route says so")
 			}
 			return
 		case t.backends != nil:
-			if !c.take(offer, &failed) {
-				return
-			}
-			offer = nil
-			if c.proxy(t, release, &failed) {
+			if !c.reclaim() || c.proxy(t, release) {
 				return
 			}
 		default:
-			if offer == nil && !c.offer(&offer, &failed) {
+			if !c.makeOffer() {
 				return
 			}
-			if c.handOver(p, t, offer, &failed) {
+			if c.handOver(p, t) {
 				c.handover = time.Since(began)
 				c.route.stats.handover.Observe(c.handover)
 				c.finished(admin.HandedOver, nil)
@@ -257,17 +246,34 @@ func (c *conn) follow(p *plan, release func()) {
 			}
 		}
 	}
-	if c.take(offer, &failed) {
-		c.refuse(admin.Unavailable, reasons(failed))
+	if !c.reclaim() {
+		return
 	}
+	if c.door.life.Err() != nil {
+		c.refuse(admin.ShutDown, "the door has ended")
+		return
+	}
+	c.refuse(admin.Unavailable, reasons(c.failed))
 }
 
-// offer makes the connection an offer. It returns false if the connection is lost.
-func (c *conn) offer(into **usher.Offer, failed *[]error) bool {
-	if c.id == "" {
-		c.id = c.door.nextID()
+// makeOffer makes the connection an offer, if it is none yet. It returns false where it could not, and has
+// refused the connection then.
+func (c *conn) makeOffer() bool {
+	if c.offer != nil {
+		return true
 	}
-	info := usher.Info{ID: c.id, Route: c.route.name, Path: c.seen.Path}
+	o, err := usher.NewOffer(c.nc, c.prefix, c.info())
+	if err != nil { // it is ours as it was
+		c.refuse(admin.Failed, err.Error())
+		return false
+	}
+	c.offer, c.nc, c.prefix = o, nil, nil
+	return true
+}
+
+// info is what a taker is told of the connection.
+func (c *conn) info() usher.Info {
+	info := usher.Info{ID: c.name(), Route: c.route.name, Path: c.seen.Path}
 	if c.seen.Protocol == sniff.ProtocolTLS {
 		info.ServerName, info.ALPN = c.seen.Host, c.seen.ALPN
 	} else {
@@ -276,41 +282,49 @@ func (c *conn) offer(into **usher.Offer, failed *[]error) bool {
 	if c.client != c.peer {
 		info.Client = c.client
 	}
-	o, err := usher.NewOffer(c.nc, c.prefix, info)
-	if err != nil { // it is ours as it was
-		*failed = append(*failed, err)
-		c.refuse(admin.Failed, err.Error())
-		return false
-	}
-	c.nc, c.prefix, *into = nil, nil, o
-	return true
+	return info
 }
 
-// take makes the door the one that does I/O again, if there was an offer. It returns false if the connection
-// is lost.
-func (c *conn) take(o *usher.Offer, failed *[]error) bool {
-	if o == nil {
+// name returns the connection's ID, which it gets when it is first needed.
+func (c *conn) name() string {
+	if c.id == "" {
+		c.id = c.door.nextID()
+	}
+	return c.id
+}
+
+// reclaim makes the door the one that does I/O again, if there was an offer. It returns false where the
+// connection is lost.
+func (c *conn) reclaim() bool {
+	if c.offer == nil {
 		return true
 	}
-	mine, err := o.Reclaim()
+	mine, err := c.offer.Reclaim()
+	for began := time.Now(); err != nil && !errors.Is(err, net.ErrClosed) && time.Since(began) < reclaimPatience; {
+		time.Sleep(maxPause) // for want of a descriptor, of which there are more in a moment
+		mine, err = c.offer.Reclaim()
+	}
 	if err != nil {
 		c.finished(admin.Failed, err)
 		return false
 	}
-	c.nc = mine
+	c.offer, c.nc = nil, mine
 	return true
 }
 
+// reclaimPatience is how long a door out of descriptors tries to have a connection back.
+const reclaimPatience = 10 * time.Second
+
 // handOver offers the connection to one endpoint after another, those first that have the fewest offers under
 // way, and returns true when a taker has claimed it.
-func (c *conn) handOver(p *plan, t *targetPlan, o *usher.Offer, failed *[]error) bool {
+func (c *conn) handOver(p *plan, t *targetPlan) bool {
 	for _, e := range p.endpointsFor(t, c.seen.Host) {
-		err := c.handOverTo(e, t.timeout, o)
+		err := c.handOverTo(e, t.timeout)
 		if err == nil {
 			c.target = e.name
 			return true
 		}
-		*failed = append(*failed, err)
+		c.failed = append(c.failed, err)
 		if c.door.life.Err() != nil {
 			return false
 		}
@@ -318,25 +332,23 @@ func (c *conn) handOver(p *plan, t *targetPlan, o *usher.Offer, failed *[]error)
 	return false
 }
 
-func (c *conn) handOverTo(e *endpoint, timeout time.Duration, o *usher.Offer) error {
+func (c *conn) handOverTo(e *endpoint, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(c.door.life, timeout)
 	defer cancel()
-	return e.handoff(ctx, o)
+	return e.handoff(ctx, c.offer)
 }
 
 // proxy copies between the client and a backend until both are done, and returns true, or false where no
 // backend could be reached. It calls release when it has one: a connection may be proxied for days, and the
 // plan that has brought it there is not needed for that.
-func (c *conn) proxy(t *targetPlan, release func(), failed *[]error) bool {
+func (c *conn) proxy(t *targetPlan, release func()) bool {
 	to, backend, err := t.backends.pool.Dial(c.door.life, upstream.Addresses{Client: c.client, Local: addrPort(c.nc.LocalAddr())})
 	if err != nil {
-		*failed = append(*failed, err)
+		c.failed = append(c.failed, err)
 		return false
 	}
 	defer backend.Done()
-	if c.id == "" {
-		c.id = c.door.nextID()
-	}
+	c.name()
 	c.target = backend.Address
 	c.finished(admin.Proxied, nil)
 	release()

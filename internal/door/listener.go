@@ -138,8 +138,11 @@ func (l *listener) accepted(nc *net.TCPConn) {
 	c.peer = addrPort(nc.RemoteAddr())
 	c.client = c.peer
 	c.trusted = s.trusted.contain(c.peer.Addr())
-	if !c.trusted && !c.admit() {
-		return
+	if !c.trusted {
+		if refused := c.admit(); refused != "" {
+			c.refuse(admin.Limited, refused)
+			return
+		}
 	}
 	l.door.stats.open.Add(1)
 	s.stats.open.Add(1)

@@ -4,13 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"time"
 
-	"github.com/go-usher/usher"
 	"github.com/go-usher/usher/internal/admin"
 	"github.com/go-usher/usher/internal/sniff"
+	"github.com/go-usher/usher/internal/upstream"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
@@ -24,7 +23,7 @@ func (c *conn) refuse(outcome admin.Outcome, reason string) {
 	case outcome == admin.Timeout || outcome == admin.ShutDown:
 		c.nc.Close() // most likely one that a browser has opened in advance
 	default:
-		reset(c.nc)
+		upstream.Reset(c.nc) // so that the client sees an error, not an end
 	}
 }
 
@@ -135,16 +134,4 @@ func say(nc twoWay, b []byte) {
 	}
 	nc.CloseWrite()
 	io.Copy(io.Discard, io.LimitReader(nc, endBytes))
-}
-
-// reset closes nc so that the client sees an error, not an end.
-func reset(nc twoWay) {
-	defer nc.Close()
-	under := net.Conn(nc)
-	if mine, ok := nc.(*usher.Conn); ok {
-		under = mine.NetConn()
-	}
-	if tcp, ok := under.(*net.TCPConn); ok {
-		tcp.SetLinger(0)
-	}
 }
