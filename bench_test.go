@@ -21,6 +21,7 @@ import (
 
 func init() {
 	roles["bench-giver"] = playBenchGiver
+	roles["told-giver"] = playToldGiver
 	roles["bench-taker"] = playBenchTaker
 	roles["plain-giver"] = playPlainGiver
 	roles["plain-taker"] = playPlainTaker
@@ -98,13 +99,27 @@ func playBenchGiver(args []string) error {
 		return err
 	}
 	defer t.Close()
-	return giveAll(args[1], benchWorkers, func(c net.Conn) error {
-		o, err := usher.NewOffer(c, benchPayload, usher.Info{})
-		if err != nil {
-			return err
-		}
-		return t.Handoff(ctx, o)
-	})
+	return giveAll(args[1], benchWorkers, func(c net.Conn) error { return benchHandoff(t, c) }, func() {})
+}
+
+// playToldGiver is playBenchGiver with reports, which it waits for.
+func playToldGiver(args []string) error {
+	ctx := context.Background()
+	d := usher.Dialer{Ended: func(usher.Report) {}}
+	t, err := d.Dial(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	return giveAll(args[1], benchWorkers, func(c net.Conn) error { return benchHandoff(t, c) }, func() { t.Shutdown(ctx) })
+}
+
+func benchHandoff(t *usher.Target, c net.Conn) error {
+	o, err := usher.NewOffer(c, benchPayload, usher.Info{})
+	if err != nil {
+		return err
+	}
+	return t.Handoff(context.Background(), o)
 }
 
 // playPlainGiver is playBenchGiver with package ipc alone.
@@ -117,14 +132,14 @@ func playPlainGiver(args []string) error {
 	return giveAll(args[1], 1, func(c net.Conn) error {
 		defer c.Close()
 		return channel.Send(benchPayload, c.(*net.TCPConn))
-	})
+	}, func() {})
 }
 
 var benchPayload = []byte("0123456789abcdef")
 
 // giveAll accepts as many connections as count says, at an address that it says, gives all away, and says
-// what that cost.
-func giveAll(count string, workers int, give func(net.Conn) error) error {
+// what that and settle cost.
+func giveAll(count string, workers int, give func(net.Conn) error, settle func()) error {
 	n, err := strconv.Atoi(count)
 	if err != nil {
 		return err
@@ -158,6 +173,7 @@ func giveAll(count string, workers int, give func(net.Conn) error) error {
 	}
 	wg.Wait()
 	close(errs)
+	settle()
 	fmt.Println(int64(cpuTime()-from), int64(time.Since(began)))
 	return <-errs
 }
@@ -205,6 +221,20 @@ func BenchmarkCPU(b *testing.B) {
 	b.ReportMetric(median(ours), "usher-cpu-ns")
 	b.ReportMetric(median(plain)/median(floor), "ipc/C")
 	b.ReportMetric(median(ours)/median(floor), "usher/C")
+}
+
+// BenchmarkReports hands connections over to a process that closes them, without reports of that and with, in turn, and
+// reports the medians of CPU time, giver and taker together, and what the reports add.
+func BenchmarkReports(b *testing.B) {
+	var without, with []float64
+	for b.Loop() {
+		without = append(without, handOverAll(b, "bench-taker", "bench-giver"))
+		with = append(with, handOverAll(b, "bench-taker", "told-giver"))
+	}
+	b.ReportMetric(median(without), "without-cpu-ns")
+	b.ReportMetric(median(with), "with-cpu-ns")
+	b.ReportMetric(median(with)-median(without), "added-ns")
+	b.ReportMetric(median(with)/median(without), "with/without")
 }
 
 // playLatencyTaker answers each connection that comes to the endpoint args[0] by package usher, or to

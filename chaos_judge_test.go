@@ -20,6 +20,8 @@ import (
 //   - It is accepted by one giver, and claimed or reclaimed by one process, once.
 //   - It is claimed by a process to which it is on offer: at the endpoint of the last offer that the giver
 //     made of it, after that, and not if the giver says that it kept it, or reclaimed it.
+//   - Its end is reported by the taker that claimed it, once at most; and once if the giver wants that from the
+//     endpoint, the taker has answered, and neither was killed.
 //   - Who claimed or reclaimed it and lives, or ended in order, has answered it, and the client has the
 //     whole answer from that process and no other.
 //   - A client that has no answer lost its connection to the death of one process, which was killed while
@@ -47,6 +49,7 @@ type chaosSummary struct {
 	unloggedByTaker, unloggedGiver int // of those, not logged by the owner
 
 	offers, kept, renewed int
+	reports               int
 	lateness              []int          // of Handoff that returned past its deadline, in microseconds
 	reasons               map[string]int // the ends of errors: of those kept, and of refused channels
 }
@@ -62,8 +65,8 @@ func (s *chaosSummary) String() string {
 		s.byTaker, s.outlived, s.byGiver)
 	fmt.Fprintf(&b, "died: %d with a killed taker (%d of them before it had logged the claim), %d with a killed giver (%d of them before it had logged anything)\n",
 		s.diedWithTaker, s.unloggedByTaker, s.diedWithGiver, s.unloggedGiver)
-	fmt.Fprintf(&b, "%d offers, %d of them kept, %d made anew; Handoff returned past its deadline %d times, by %v, at most %v\n",
-		s.offers, s.kept, s.renewed, len(s.lateness), median, worst)
+	fmt.Fprintf(&b, "%d offers, %d of them kept, %d made anew; %d ends reported; Handoff returned past its deadline %d times, by %v, at most %v\n",
+		s.offers, s.kept, s.renewed, s.reports, len(s.lateness), median, worst)
 	for _, r := range slices.Sorted(maps.Keys(s.reasons)) {
 		fmt.Fprintf(&b, "  %d %s\n", s.reasons[r], r)
 	}
@@ -88,6 +91,7 @@ type chaosCase struct {
 	offer  *chaosEvent // the last
 	after  *chaosEvent // handed or kept, of the last offer
 	done   *chaosEvent
+	report *chaosEvent
 }
 
 func (h *chaosHistory) judge() (*chaosSummary, []chaosProblem) {
@@ -134,6 +138,8 @@ func (s *chaosSummary) count(e chaosEvent) {
 		s.offers++
 	case chaosRenewed:
 		s.renewed++
+	case chaosReport:
+		s.reports++
 	case chaosKept:
 		s.kept++
 		s.reasons[e.what+": "+lastWords(e.text)]++
@@ -162,6 +168,9 @@ func (h *chaosHistory) open(c *chaosClient) (*chaosCase, error) {
 	if k.claim != nil && k.own != nil {
 		return nil, fmt.Errorf("%w: a taker has claimed it, and the giver has reclaimed it", errOwnedTwice)
 	}
+	if k.claim == nil && k.report != nil {
+		return nil, errors.New("its end was reported, and nobody has claimed it")
+	}
 	if k.claim == nil {
 		return k, nil
 	}
@@ -174,6 +183,8 @@ func (h *chaosHistory) open(c *chaosClient) (*chaosCase, error) {
 		return nil, fmt.Errorf("%w: a taker has claimed an offer that was withdrawn", errOwnedTwice)
 	case k.claim.c != k.giver.pid:
 		return nil, fmt.Errorf("the taker knows process %d as its giver; it was %s", k.claim.c, k.giver)
+	case k.report != nil && (k.report.b != taker.pid || k.report.a != taker.endpoint || k.report.at < k.claim.at || k.report.c == 0):
+		return nil, fmt.Errorf("the report of its end is not that of %s: process %d at endpoint %d, %d bytes", taker, k.report.b, k.report.a, k.report.c)
 	case k.after == nil && !k.giver.killed:
 		return nil, errors.New("it was claimed, and Handoff has not returned")
 	}
@@ -206,6 +217,11 @@ func (h *chaosHistory) follow(k *chaosCase, e *chaosEvent) error {
 		}
 	case chaosDone:
 		again, k.done = k.done, e
+	case chaosReport:
+		if k.report != nil {
+			return errors.New("its end was reported twice")
+		}
+		k.report = e
 	case chaosFailed:
 		return fmt.Errorf("%s failed on it: %s", life, e.text)
 	}
@@ -264,6 +280,9 @@ func (h *chaosHistory) judgeServed(k *chaosCase, owner *chaosLife, s *chaosSumma
 	if by.isGiver() {
 		s.byGiver++
 		return nil
+	}
+	if chaosReports(by.endpoint) && k.report == nil && !by.killed && !k.giver.killed {
+		return fmt.Errorf("%s has answered, and has not reported the end", by)
 	}
 	s.byTaker++
 	if k.after == nil {

@@ -39,6 +39,7 @@ const (
 	chaosKept    = "kept"    // giver: Handoff said that it has not, and why
 	chaosRenewed = "renewed" // giver: it has reclaimed it, and made another Offer
 	chaosReclaim = "reclaim" // giver: it has reclaimed it, and will answer
+	chaosReport  = "report"  // giver: a taker has reported the end: a is the endpoint, b the taker's pid, c the bytes received
 	chaosClaim   = "claim"   // taker: Accept has returned it: a is which goroutine called, b the giver's c, c the giver's pid
 	chaosDone    = "done"    // either: it has answered and closed
 	chaosFailed  = "failed"  // either: it could not
@@ -243,6 +244,9 @@ func playChaosTaker(args []string) error {
 		return fmt.Errorf("shutdown: %w", err)
 	}
 	r.handlers.Wait()
+	if err := shutDown(l); !errors.Is(err, net.ErrClosed) { // once more: this waits until their ends are reported
+		return fmt.Errorf("shutdown, for reports: %w", err)
+	}
 	return nil
 }
 
@@ -307,19 +311,41 @@ func playChaosGiver(args []string) error {
 	g.acceptAll()
 	r.handlers.Wait()
 	dialers.Wait()
+	return g.shutDownTargets()
+}
+
+// shutDownTargets waits for what takers have to report yet.
+func (g *chaosGiver) shutDownTargets() error {
+	ctx, cancel := context.WithTimeout(context.Background(), chaosPatience/2)
+	defer cancel()
 	for i := range g.targets {
 		if t := g.targets[i].Load(); t != nil {
-			t.Close()
+			if err := t.Shutdown(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// chaosReports says whether givers want reports from the takers at an endpoint.
+func chaosReports(endpoint int) bool { return endpoint%2 == 1 }
+
+func (g *chaosGiver) dialer(i int) *usher.Dialer {
+	if !chaosReports(i) {
+		return &usher.Dialer{}
+	}
+	return &usher.Dialer{Ended: func(r usher.Report) {
+		id, _ := strconv.Atoi(r.Info.Host)
+		g.log.add(chaosReport, id, i, r.Taker.PID, int(r.Received), nil)
+	}}
 }
 
 // dial goes on until somebody listens at the endpoint. Later the target connects anew by itself.
 func (g *chaosGiver) dial(i int, endpoint string) {
 	for !g.isClosing() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		t, err := usher.Dial(ctx, endpoint)
+		t, err := g.dialer(i).Dial(ctx, endpoint)
 		cancel()
 		if err == nil {
 			g.targets[i].Store(t)

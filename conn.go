@@ -21,6 +21,7 @@ type Conn struct {
 	giver         ipc.Peer
 	local, remote net.Addr
 	closed        atomic.Bool
+	tally         atomic.Pointer[tally] // for the report of the end; nil if nobody wants one, or it has gone
 }
 
 var (
@@ -70,12 +71,14 @@ func (c *Conn) Read(b []byte) (int, error) {
 		return 0, c.orClosed("read", io.EOF)
 	}
 	n, err := c.p.Read(b)
+	c.tally.Load().read(int64(n))
 	return n, c.orClosed("read", err)
 }
 
 // Write writes to the connection.
 func (c *Conn) Write(b []byte) (int, error) {
 	n, err := c.p.Write(b)
+	c.tally.Load().wrote(int64(n))
 	return n, c.orClosed("write", err)
 }
 
@@ -91,16 +94,29 @@ func (c *Conn) orClosed(op string, err error) error {
 // Close ends the connection, for whoever has a copy of its descriptor, and closes this one. The client
 // learns of it at once, though the giver may not have dropped its copy yet. Reads and writes that wait
 // return an error that is [net.ErrClosed], as does a second Close.
+//
+// The first Close also has the end reported to the giver, if that asked for it ([Dialer.Ended]), and does not
+// wait for that: see [Listener.Shutdown]. A connection that is never closed is never reported.
 func (c *Conn) Close() error {
 	at(stepClose, before)
 	defer at(stepClose, after)
-	if !c.closed.Swap(true) {
-		// It fails for a connection that has ended by itself, which is as good.
-		if raw, err := c.p.SyscallConn(); err == nil {
-			_ = raw.Control(shutdown)
-		}
+	if c.closed.Swap(true) { // a second Close that came between would make the first one fail
+		return c.orClosed("close", io.EOF)
 	}
-	return c.p.Close()
+	raw, err := c.p.SyscallConn()
+	y := c.tally.Swap(nil)
+	var received, sent int64
+	if y != nil {
+		received, sent = y.total(raw, c.p.Buffered())
+	}
+	if err == nil {
+		_ = raw.Control(shutdown) // fails for a connection that has ended by itself, which is as good
+	}
+	err = c.p.Close()
+	if y != nil {
+		y.end(received, sent, false)
+	}
+	return err
 }
 
 // LocalAddr returns the address that the client connected to.
@@ -126,7 +142,11 @@ func (c *Conn) CloseWrite() error { return c.p.CloseWrite() }
 
 // ReadFrom copies from r to the connection, by sendfile or splice where *net.TCPConn does.
 func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
+	y := c.tally.Load()
+	y.pass(1) // Close may come before the bytes are counted
 	n, err := c.p.ReadFrom(r)
+	y.wrote(n)
+	y.pass(-1)
 	return n, c.orClosed("write", err)
 }
 
@@ -136,7 +156,11 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	if c.closed.Load() {
 		return 0, c.orClosed("read", io.EOF)
 	}
+	y := c.tally.Load()
+	y.pass(1)
 	n, err := c.p.WriteTo(w)
+	y.read(n)
+	y.pass(-1)
 	if err == nil && c.closed.Load() {
 		err = io.EOF // which a copy does not return
 	}
@@ -150,7 +174,20 @@ func (c *Conn) Buffered() int { return c.p.Buffered() }
 // have what is left of the prefix: see Buffered. On Unix it is made when it is first asked for, as it is
 // by ReadFrom and WriteTo, on a second descriptor for the same socket, and nil if the process is out of
 // them.
-func (c *Conn) NetConn() net.Conn { return netConn(c.p.NetConn()) }
+//
+// What is read and written there is not counted here. Once NetConn or SyscallConn was called, the bytes that are
+// reported to the giver are those which the kernel has counted, on Linux and for TCP alone; elsewhere they are
+// unknown. The kernel counts from when the connection was made: what the giver has read is part of that, as the
+// prefix is of what Read returns, and what it has written, too. Of a connection that has ended both ways before
+// it is closed it counts one byte too few if the client has reset it and sent no FIN.
+func (c *Conn) NetConn() net.Conn {
+	c.tally.Load().pass(1)
+	return netConn(c.p.NetConn())
+}
 
-// SyscallConn returns the raw connection, which passes by what is left of the prefix.
-func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.p.SyscallConn() }
+// SyscallConn returns the raw connection, which passes by what is left of the prefix, and by the counting of
+// bytes, as NetConn does.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	c.tally.Load().pass(1)
+	return c.p.SyscallConn()
+}

@@ -46,6 +46,11 @@
 // most from one channel; further calls of Handoff wait, each no longer than its context. One slow
 // taker delays no other. A taker that has no room, or is out of descriptors, declines: [ErrDeclined].
 //
+// # Reports
+//
+// A giver that wants to know when a connection has ended that it handed over, after how long and how many
+// bytes, sets [Dialer.Ended]. The taker's [Conn] counts, and reports when it is closed.
+//
 // # Endpoints, security, systems
 //
 // Endpoints are those of package ipc, and so is who is admitted. Linux, macOS, FreeBSD, OpenBSD,

@@ -137,6 +137,52 @@ func ExampleOffer_Reclaim() {
 	// what was read, and what was not <nil>
 }
 
+// A front door is out of the path of what it has handed over, and writes its access log all the same.
+func ExampleDialer() {
+	endpoint, remove := exampleEndpoint()
+	defer remove()
+	l, err := usher.Listen(endpoint)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		io.ReadAll(conn)
+		io.WriteString(conn, "hello")
+		conn.Close()
+	}()
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	dialer := usher.Dialer{Ended: func(r usher.Report) {
+		fmt.Printf("%s %s: %d bytes received, %d sent\n", r.Info.ID, r.Info.Host, r.Received, r.Sent)
+	}}
+	target, err := dialer.Dial(ctx, endpoint)
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, conn := pipe()
+	defer client.Close()
+	offer, err := usher.NewOffer(conn, []byte("what was read, "), usher.Info{ID: "c-1", Host: "shop.example.com"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := target.Handoff(ctx, offer); err != nil {
+		log.Fatal(err)
+	}
+	io.WriteString(client, "and what was not")
+	client.CloseWrite()
+
+	if err := target.Shutdown(ctx); err != nil { // waits until all ends were reported
+		log.Fatal(err)
+	}
+	// Output: c-1 shop.example.com: 31 bytes received, 5 sent
+}
+
 // pipe returns both ends of a TCP connection.
 func pipe() (client, server *net.TCPConn) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

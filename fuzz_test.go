@@ -10,12 +10,16 @@ import (
 // FuzzParseMessage reads what peers may send. What parses must be within the limits, and be written as it
 // was read.
 func FuzzParseMessage(f *testing.F) {
-	f.Add(appendHello(nil, MaxOpen))
+	f.Add(appendHello(nil, MaxOpen, false))
+	f.Add(appendHello(nil, 0, true))
 	f.Add(appendOffer(nil, ticket{slot: 3, generation: 7}, []byte{fieldHost, 1, 0, 'h'}, []byte("prefix")))
 	f.Add(appendAnswer(appendAnswer(appendAnswersHead(nil), answer{verb: verbClaimed}),
 		answer{ticket: ticket{slot: 63, generation: maxGeneration}, verb: verbDeclined, reason: reasonFull}))
 	f.Add(appendLeaving(nil, reasonProtocol, "why"))
 	f.Add(appendReplace(nil))
+	f.Add(appendDone(nil))
+	f.Add(appendReport(appendReport(appendEndedHead(nil, 3), wireReport{info: []byte{fieldID, 1, 0, 'x'}, received: 1, sent: 2, duration: 3}),
+		wireReport{handedOn: true, received: unknown, sent: unknown}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parseMessage(b)
 		if err != nil {
@@ -24,7 +28,7 @@ func FuzzParseMessage(f *testing.F) {
 		var again []byte
 		switch m.typ {
 		case msgHello:
-			again = appendHello(nil, m.window)
+			again = appendHello(nil, m.window, m.wants)
 		case msgOffer:
 			again = appendOffer(nil, m.offer, m.info, m.prefix)
 		case msgAnswers:
@@ -39,6 +43,13 @@ func FuzzParseMessage(f *testing.F) {
 			again = appendLeaving(nil, m.reason, m.text)
 		case msgReplace:
 			again = appendReplace(nil)
+		case msgEnded:
+			again = appendEndedHead(nil, m.missed)
+			for _, r := range m.reports {
+				again = appendReport(again, r)
+			}
+		case msgDone:
+			again = appendDone(nil)
 		}
 		if !bytes.Equal(again, b) {
 			t.Fatalf("read % x, wrote % x", b, again)
@@ -48,7 +59,7 @@ func FuzzParseMessage(f *testing.F) {
 
 // FuzzDecodeInfo reads infos. What decodes must encode to something that decodes to the same.
 func FuzzDecodeInfo(f *testing.F) {
-	full := Info{Route: "r", ServerName: "s", ALPN: []string{"h2", "x"}, Host: "h", Path: "/", Client: netip.MustParseAddrPort("[::1%lo]:1")}
+	full := Info{ID: "i", Route: "r", ServerName: "s", ALPN: []string{"h2", "x"}, Host: "h", Path: "/", Client: netip.MustParseAddrPort("[::1%lo]:1")}
 	b, err := encodeInfo(&full, nil, nil)
 	if err != nil {
 		f.Fatal(err)

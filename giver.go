@@ -17,14 +17,21 @@ import (
 // channel and one reads answers, so that no call of handoff ever waits for the taker in a system call:
 // each waits for its outcome or for its context, and the ticket decides.
 type giving struct {
-	c    *ipc.Conn
-	page *page
+	c       *ipc.Conn
+	page    *page
+	taker   ipc.Peer
+	window  int
+	reports bool // the taker reports the ends of connections
+	hooks   hooks
 
 	free chan uint8 // the slots that no offer has; holding one is leave to make an offer
 	out  chan *slot // offers to be sent, at most one a slot
 
-	ended chan struct{} // closed when the channel has
-	err   error         // why; read it after ended
+	ended  chan struct{} // closed when no more offers can be made
+	err    error         // why; read it after ended
+	stays  bool          // the channel stays for reports; read it after ended
+	gone   chan struct{} // closed when nothing more is read
+	parted bool          // the taker has said that it leaves; of the reading goroutine
 
 	sendMu sync.Mutex // held while an offer is sent
 	buf    []byte     // for it
@@ -32,6 +39,13 @@ type giving struct {
 	mu      sync.Mutex
 	isEnded bool
 	slots   [MaxOpen]slot
+	owed    int64 // connections that the taker has claimed and not reported
+}
+
+// hooks are what a Target wants to be told. Either may be nil.
+type hooks struct {
+	ended func(Report)
+	lost  func(taker ipc.Peer, why error) // called in a goroutine of its own
 }
 
 // slot is what the giver knows of a slot. giving.mu guards it.
@@ -63,8 +77,12 @@ const (
 // better: the taker is gone, or leaves.
 var errChannelEnded = errors.New("the channel to the taker has ended")
 
+// errTakerLeft is in the chain, beside errChannelEnded, when the taker has said that it leaves. It may have
+// connections whose ends it reports yet.
+var errTakerLeft = fmt.Errorf("%w: the taker leaves", errChannelEnded)
+
 // newGiving takes over c. It says hello, waits for the taker's, and starts.
-func newGiving(ctx context.Context, c *ipc.Conn) (_ *giving, err error) {
+func newGiving(ctx context.Context, c *ipc.Conn, h hooks) (_ *giving, err error) {
 	defer func() {
 		if err != nil {
 			c.Close()
@@ -81,18 +99,22 @@ func newGiving(ctx context.Context, c *ipc.Conn) (_ *giving, err error) {
 	}()
 	defer f.Close()
 	defer boundBy(ctx, c)()
-	if err := c.Send(appendHello(nil, 0), f); err != nil {
+	taker, err := c.Peer()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Send(appendHello(nil, 0, h.ended != nil), f); err != nil {
 		return nil, inContext(ctx, endedBy(err))
 	}
-	window, err := receiveHello(c)
+	hello, err := receiveHello(c)
 	if err != nil {
 		return nil, inContext(ctx, err)
 	}
 	g := &giving{
-		c: c, page: page,
-		free: make(chan uint8, MaxOpen), out: make(chan *slot, MaxOpen), ended: make(chan struct{}),
+		c: c, page: page, taker: taker, window: hello.window, reports: hello.wants && h.ended != nil, hooks: h,
+		free: make(chan uint8, MaxOpen), out: make(chan *slot, MaxOpen), ended: make(chan struct{}), gone: make(chan struct{}),
 	}
-	for i := range window {
+	for i := range hello.window {
 		g.slots[i] = slot{ticket: ticket{slot: uint8(i)}}
 		g.free <- uint8(i)
 	}
@@ -129,28 +151,28 @@ func inContext(ctx context.Context, err error) error {
 	return err
 }
 
-// receiveHello returns the taker's window.
-func receiveHello(c *ipc.Conn) (window int, err error) {
+// receiveHello returns the taker's.
+func receiveHello(c *ipc.Conn) (hello message, err error) {
 	m, err := c.Receive()
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("the listener has closed it without a hello: %w", io.ErrUnexpectedEOF)
 	}
 	if err != nil {
-		return 0, endedBy(err)
+		return hello, endedBy(err)
 	}
 	defer m.Close()
-	hello, err := parseMessage(m.Data)
+	hello, err = parseMessage(m.Data)
 	if err != nil {
-		return 0, err
+		return hello, err
 	}
 	if hello.typ == msgLeaving {
-		return 0, leavingError(hello)
+		return hello, leavingError(hello)
 	}
 	if hello.typ != msgHello || hello.window < 1 || hello.window > MaxOpen {
-		return 0, fmt.Errorf("%w: it began with a message of type %d and window %d, want a hello and 1 to %d",
+		return hello, fmt.Errorf("%w: it began with a message of type %d and window %d, want a hello and 1 to %d",
 			ipc.ErrProtocol, hello.typ, hello.window, MaxOpen)
 	}
-	return hello.window, nil
+	return hello, nil
 }
 
 // handoff makes one offer and returns its outcome: nil if and only if the taker has claimed.
@@ -215,6 +237,7 @@ func (g *giving) settle(s *slot, err error) {
 	at(stepWithdraw, after)
 	if claimed {
 		err = nil
+		g.owed++
 	} else if spoilt != nil {
 		err = errors.Join(err, spoilt)
 	}
@@ -236,7 +259,7 @@ func (g *giving) freeLocked(s *slot) {
 	g.free <- s.slot
 }
 
-// write sends the offers that are queued.
+// write sends the offers that are queued, and in the end, if the channel stays, that no more will come.
 func (g *giving) write() {
 	for {
 		select {
@@ -245,6 +268,11 @@ func (g *giving) write() {
 			g.send(s, func(b []byte, c syscall.Conn) (bool, error) { return true, g.c.Send(b, c) })
 			g.sendMu.Unlock()
 		case <-g.ended:
+			if g.stays {
+				g.sendMu.Lock() // after an offer that is being sent still
+				_ = g.c.Send(appendDone(nil))
+				g.sendMu.Unlock()
+			}
 			return
 		}
 	}
@@ -322,12 +350,13 @@ func (g *giving) notSent(s *slot, t ticket, err error) bool {
 	return true
 }
 
-// read reads answers to the end of the channel.
+// read reads answers, and then, if the channel stays, reports, to the end of the channel.
 func (g *giving) read() {
+	defer close(g.gone)
+	defer g.c.Close()
 	for {
 		err := g.readOne()
-		if err != nil {
-			g.end(err)
+		if err != nil && !g.end(err) {
 			return
 		}
 	}
@@ -343,19 +372,26 @@ func (g *giving) readOne() error {
 	if err != nil {
 		return err
 	}
-	switch msg.typ {
-	case msgAnswers:
+	switch {
+	case msg.typ == msgEnded && g.reports:
+		return g.takeReports(msg)
+	case msg.typ == msgAnswers && !g.parted:
 		return g.take(msg.answers)
-	case msgLeaving:
+	case msg.typ == msgLeaving && !g.parted:
+		g.parted = true
 		return leavingError(msg)
 	}
 	return fmt.Errorf("%w: a taker sent a message of type %d", ipc.ErrProtocol, msg.typ)
 }
 
+// take passes over answers on a channel that stays for reports: the tickets of all offers were torn when it ended.
 func (g *giving) take(answers []answer) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, a := range answers {
+		if g.isEnded && g.stays {
+			return nil
+		}
 		if g.isEnded {
 			return g.err
 		}
@@ -385,6 +421,7 @@ func (g *giving) takeOne(a answer) error {
 				return fmt.Errorf("%w: it says that it has claimed an offer, and has not", ipc.ErrProtocol)
 			}
 			s.offer.outcome <- nil
+			g.owed++
 			s.state, s.offer = slotWithdrawn, nil
 		case verbDeclined:
 			if a.reason == reasonShutdown || a.reason == reasonReplaced { // its farewell is on its way
@@ -402,6 +439,32 @@ func (g *giving) takeOne(a answer) error {
 	return nil
 }
 
+// takeReports passes on what the taker reports. That of a connection follows the answer that it was claimed, or
+// the giver has found it claimed when the channel ended.
+func (g *giving) takeReports(m message) error {
+	g.mu.Lock()
+	g.owed -= int64(len(m.reports)) + int64(m.missed)
+	tooMany := g.owed < 0
+	g.mu.Unlock()
+	if tooMany {
+		return fmt.Errorf("%w: it reports the ends of more connections than it has claimed", ipc.ErrProtocol)
+	}
+	for i, r := range m.reports {
+		report := Report{
+			Taker: g.taker, Received: r.received, Sent: r.sent, Duration: time.Duration(r.duration), HandedOn: r.handedOn,
+		}
+		var err error
+		if report.Info, report.Local, report.Remote, err = decodeInfo(r.info); err != nil {
+			return fmt.Errorf("%w: in a report: %w", ipc.ErrProtocol, err)
+		}
+		if i == 0 {
+			report.Missed = int(m.missed)
+		}
+		g.hooks.ended(report)
+	}
+	return nil
+}
+
 // leavingError is what a taker's farewell means here.
 func leavingError(m message) error {
 	switch m.reason {
@@ -410,9 +473,9 @@ func leavingError(m message) error {
 	case reasonDescriptors:
 		return fmt.Errorf("%w: %v", ErrDeclined, m.reason)
 	case reasonReplaced:
-		return fmt.Errorf("%w: %w", errChannelEnded, ErrReplaced)
+		return fmt.Errorf("%w: %w", errTakerLeft, ErrReplaced)
 	}
-	return fmt.Errorf("%w: the taker leaves: %v", errChannelEnded, m.reason)
+	return fmt.Errorf("%w: %v", errTakerLeft, m.reason)
 }
 
 // endedBy says of an error of the channel that the channel has ended.
@@ -429,12 +492,18 @@ func unsent(err error) bool {
 	return errors.Is(err, ipc.ErrAttachment) || errors.Is(err, errTooManyOnTheirWay)
 }
 
-// end withdraws all that is open and closes the channel. What the taker has claimed until now is its
-// own; what it has not, it cannot any more.
-func (g *giving) end(err error) {
+// end withdraws all that is open and closes the channel, or says that it stays open for reports, as it does when
+// the taker leaves, or the target is shut down, and nobody breaks the protocol. What the taker has claimed until
+// now is its own; what it has not, it cannot any more.
+func (g *giving) end(err error) (stays bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.endLocked(err)
+	if g.stays && g.staysAfter(err) { // not so, if the end of what stayed has come
+		return true
+	}
+	g.c.Close()
+	return false
 }
 
 func (g *giving) endLocked(err error) {
@@ -442,15 +511,43 @@ func (g *giving) endLocked(err error) {
 		return
 	}
 	g.isEnded, g.err = true, err
+	g.stays = g.staysAfter(err)
 	for i := range g.slots {
 		if s := &g.slots[i]; s.state == slotQueued || s.state == slotOpen {
 			g.settle(s, err)
 		}
 	}
 	close(g.ended)
-	g.c.Close()
+	if !g.stays {
+		g.c.Close()
+	}
 	g.page.release()
+	if g.hooks.lost != nil && err != errTargetClosed && err != errTargetShutDown {
+		go g.hooks.lost(g.taker, err)
+	}
 }
+
+// staysAfter says whether err is an end after which reports may come. Where a channel must end with its listener, those
+// come before the farewell. (That is of the reading goroutine, as is g.parted.)
+func (g *giving) staysAfter(err error) bool {
+	if !g.reports {
+		return false
+	}
+	return err == errTargetShutDown || errors.Is(err, errTakerLeft) && (channelsOutliveListeners || !g.parted)
+}
+
+// isGone says whether nothing more is read.
+func (g *giving) isGone() bool {
+	select {
+	case <-g.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// unanswered returns how many offers hold a slot.
+func (g *giving) unanswered() int { return g.window - len(g.free) }
 
 // hasEnded returns why the channel has ended, or nil.
 func (g *giving) hasEnded() error {

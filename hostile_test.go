@@ -74,6 +74,9 @@ func TestGiversThatBreakTheProtocol(t *testing.T) {
 		{"info that is cut short", true, func(c *ipc.Conn) error { return attach(c, head(2, 0, 9, 1)) }, "an offer whose info has 0 bytes and says 9"},
 		{"a field that is cut short", true, func(c *ipc.Conn) error { return attach(c, append(head(2, 0, 4, 1), 1, 9, 0, 'x')) }, "field 1 of the info, at byte 0, has 1 bytes and says 9"},
 		{"an address that is none", true, func(c *ipc.Conn) error { return attach(c, append(head(2, 0, 4, 1), 8, 1, 0, 'x')) }, "field 8 of the info"},
+		{"the end of offers, which nobody has asked for", true, func(c *ipc.Conn) error { return c.Send(head(7, 0, 0, 0)) }, "a giver sent a message of type 7"},
+		{"a report to a taker", true, func(c *ipc.Conn) error { return c.Send(reportMessage(0, 1, 2, 3, "")) }, "a giver sent a message of type 6"},
+		{"a flag that nobody knows", false, func(c *ipc.Conn) error { return c.Send(head(1, 1, 0, 2), null) }, "a reserved field of a message of type 1 is 0x2"},
 		{"a page instead of a socket", true, func(c *ipc.Conn) error { return c.Send(head(5, 0, 0, 0)) }, "a giver sent a message of type 5"},
 	}
 	for _, tt := range tests {
@@ -107,6 +110,49 @@ func TestGiversThatBreakTheProtocol(t *testing.T) {
 		client, c := handOver(t, dial(t, l), l, "")
 		checkConversation(t, client, c)
 	})
+}
+
+// reportMessage builds a message of one report.
+func reportMessage(flags byte, received, sent, duration int64, info string) []byte {
+	b := append(head(6, 0, 0, 0), head(flags, 0, uint16(len(info)), 0)...)
+	for _, n := range []int64{received, sent, duration} {
+		b = binary.LittleEndian.AppendUint64(b, uint64(n))
+	}
+	return append(b, info...)
+}
+
+// TestGiversThatSpeakOnAfterTheEnd have said that they offer no more, and do.
+func TestGiversThatSpeakOnAfterTheEnd(t *testing.T) {
+	faults.NoLeak(t)
+	refused := make(chan error, 1)
+	l := listen(t, usher.ListenConfig{Refused: func(err error) { refused <- err }})
+	for name, say := range map[string]func(c *ipc.Conn, server *net.TCPConn) error{
+		"an offer":       func(c *ipc.Conn, server *net.TCPConn) error { return c.Send(offerMessage(1, 1, ""), server) },
+		"the same again": func(c *ipc.Conn, _ *net.TCPConn) error { return c.Send(head(7, 0, 0, 0)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			page := must(usher.CreatePage())(t)
+			defer page.Close()
+			c := must(ipc.Dial(within(t, timeout), l.Addr().String()))(t)
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(timeout))
+			_, waits := tcpPair(t)
+			_, server := tcpPair(t)
+			// The first offer keeps the channel open: nobody accepts it.
+			for _, err := range []error{
+				c.Send(head(1, 1, 0, 1), page), c.Send(offerMessage(0, 1, ""), waits), c.Send(head(7, 0, 0, 0)), say(c, server),
+			} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, reason, err := farewell(c)
+			if err != nil || reason != 5 {
+				t.Errorf("the farewell has reason %d, %v; want 5", reason, err)
+			}
+			wantError(t, <-refused, ipc.ErrProtocol, "a giver sent a message of type")
+		})
+	}
 }
 
 // farewell returns what a taker says last.
@@ -208,6 +254,8 @@ func TestTakersThatBreakTheProtocol(t *testing.T) {
 		{"half an answer", 4, say(func(s byte, g uint32) []byte { return answerMessage(2, s, 1, g)[:12] }), "answers of 4 bytes"},
 		{"an offer of its own", 4, say(func(s byte, g uint32) []byte { return offerMessage(s, g, "") }), "a taker sent a message of type 2"},
 		{"dropped without cause", 4, say(func(s byte, g uint32) []byte { return answerMessage(3, s, 0, g) }), "dropped an offer that was not withdrawn"},
+		{"a report that nobody wants", 4, say(func(byte, uint32) []byte { return reportMessage(0, 1, 2, 3, "") }), "a taker sent a message of type 6"},
+		{"the end of offers, which is not its to say", 4, say(func(byte, uint32) []byte { return head(7, 0, 0, 0) }), "a taker sent a message of type 7"},
 		{"no window", 0, nil, "with a message of type 1 and window 0"},
 		{"a window as wide as a house", 65535, nil, "window 65535, want a hello and 1 to 64"},
 		{"it scribbles over the ticket, and leaves", 4, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
@@ -253,6 +301,117 @@ func TestTakersThatBreakTheProtocol(t *testing.T) {
 			checkConversation(t, client, c)
 		})
 	}
+}
+
+// TestTakersThatReportLies lose their channel when it can be known. The connection is the giver's all the while.
+func TestTakersThatReportLies(t *testing.T) {
+	faults.NoLeak(t)
+	two := reportMessage(0, 1, 2, 3, "")
+	two = append(two, two[8:]...)
+	missed := reportMessage(0, 1, 2, 3, "")
+	missed[4] = 1
+	answers := head(3, 0, 0, 0)
+	tests := []struct {
+		name   string
+		claims bool
+		say    [][]byte
+		want   string
+	}{
+		{"one that it does not have", false, [][]byte{reportMessage(0, 1, 2, 3, "")}, "more connections than it has claimed"},
+		{"twice", true, [][]byte{reportMessage(0, 1, 2, 3, ""), reportMessage(0, 1, 2, 3, "")}, "more connections than it has claimed"},
+		{"two at once", true, [][]byte{two}, "more connections than it has claimed"},
+		{"more missed than there are", true, [][]byte{missed}, "more connections than it has claimed"},
+		{"none", true, [][]byte{head(6, 0, 0, 0)}, "reports of 0 bytes"},
+		{"a part", true, [][]byte{reportMessage(0, 1, 2, 3, "")[:39]}, "cut short at 31 bytes"},
+		{"less info than it says", true, [][]byte{reportMessage(0, 1, 2, 3, "info")[:42]}, "cut short at 34 bytes"},
+		{"info that is none", true, [][]byte{reportMessage(0, 1, 2, 3, "\x09\xff\xffx")}, "in a report: field 9 of the info"},
+		{"less than nothing received", true, [][]byte{reportMessage(0, -2, 2, 3, "")}, "a report of"},
+		{"less than nothing sent", true, [][]byte{reportMessage(0, 1, -2, 3, "")}, "a report of"},
+		{"no time at all, and less", true, [][]byte{reportMessage(0, 1, 2, -1, "")}, "a report of"},
+		{"a flag that nobody knows", true, [][]byte{reportMessage(2, 1, 2, 3, "")}, "a report of 02"},
+		{"too many", true, [][]byte{append(head(6, 0, 0, 0), make([]byte, 128<<10+1)...)}, "at most 131072"},
+		{"answers when it has left", true, [][]byte{head(4, 3, 0, 0), append(answers, head(1, 0, 0, 1)...)}, "a taker sent a message of type 3"},
+		{"leaving twice", true, [][]byte{head(4, 3, 0, 0), head(4, 3, 0, 0)}, "a taker sent a message of type 4"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			leaves := tt.say[0][0] == 4
+			if isWindows && leaves {
+				t.Skip("there a giver goes when it has heard the farewell")
+			}
+			l := must(ipc.Listen(endpoint(t)))(t)
+			defer l.Close()
+			ended := make(chan error, 1)
+			go func() { ended <- lie(l, tt.claims, tt.say) }()
+			lost := make(chan error, 1)
+			d := usher.Dialer{Ended: func(usher.Report) {}, Lost: func(_ ipc.Peer, err error) { lost <- err }}
+			target := must(d.Dial(within(t, timeout), l.Addr().String()))(t)
+			defer target.Close()
+			client, server := tcpPair(t)
+			o := newOffer(t, server, "", usher.Info{})
+			err := target.Handoff(within(t, timeout), o)
+			if err := <-ended; err != io.EOF {
+				t.Errorf("the channel ended with %v", err)
+			}
+			if leaves { // in good order, and lied then
+				wantError(t, <-lost, nil, "the taker leaves")
+			} else {
+				wantError(t, <-lost, ipc.ErrProtocol, tt.want)
+			}
+			if tt.claims {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantError(t, err, ipc.ErrProtocol, tt.want)
+			checkConversation(t, client, must(o.Reclaim())(t))
+		})
+	}
+}
+
+// lie is a taker that can report. It claims its first offer, or does not, says what it is given to say, and returns how
+// the channel ends.
+func lie(l *ipc.Listener, claims bool, say [][]byte) error {
+	c, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(timeout))
+	if err := c.Send(head(1, 1, 4, 1)); err != nil {
+		return err
+	}
+	m, err := c.Receive()
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	f, err := m.Attachments()[0].File()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	words, unmap, err := usher.MapPage(f)
+	if err != nil {
+		return err
+	}
+	defer unmap()
+	offer, err := c.Receive()
+	if err != nil {
+		return err
+	}
+	defer offer.Close()
+	if claims {
+		atomic.CompareAndSwapUint32(&words[0], 1<<2|1, 1<<2|2)
+		say = append([][]byte{answerMessage(1, 0, 0, 1)}, say...)
+	}
+	for _, b := range say {
+		if err := c.Send(b); err != nil {
+			return err
+		}
+	}
+	return receiveToEnd(c)
 }
 
 // TestALateClaimFails has a taker answer for an offer and try to claim it when the slot has the next

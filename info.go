@@ -10,6 +10,10 @@ import (
 // Info is what the giver learnt of a connection and tells the taker. All of it is the giver's word.
 // The zero value says nothing.
 type Info struct {
+	// ID is the giver's name for the connection, by which the logs of giver and taker can be brought
+	// together.
+	ID string
+
 	// Route is the giver's name for the rule by which it chose this taker.
 	Route string
 
@@ -38,6 +42,7 @@ const (
 	fieldClient     = 6
 	fieldLocal      = 7 // the connection's addresses, for a taker to which the kernel no longer tells them
 	fieldRemote     = 8
+	fieldID         = 9
 )
 
 const (
@@ -48,6 +53,7 @@ const (
 // encodeInfo returns info and the connection's addresses as an offer carries them.
 func encodeInfo(info *Info, local, remote net.Addr) ([]byte, error) {
 	b := make([]byte, 0, 128)
+	b = appendField(b, fieldID, info.ID)
 	b = appendField(b, fieldRoute, info.Route)
 	b = appendField(b, fieldServerName, info.ServerName)
 	for _, p := range info.ALPN {
@@ -119,6 +125,8 @@ func decodeInfo(b []byte) (info Info, local, remote netip.AddrPort, err error) {
 			err = decodeAddr(value, &local)
 		case fieldRemote:
 			err = decodeAddr(value, &remote)
+		case fieldID:
+			info.ID = string(value)
 		}
 		if err != nil {
 			return info, local, remote, fmt.Errorf("field %d of the info: %w", field, err)

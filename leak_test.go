@@ -145,7 +145,7 @@ type leakGiver struct {
 	targets [leakChannels]atomic.Pointer[usher.Target]
 	made    atomic.Int64
 
-	handed, withdrawn, declined, closed atomic.Int64
+	handed, withdrawn, declined, closed, reports atomic.Int64
 }
 
 func playLeakGiver(args []string) error {
@@ -168,8 +168,8 @@ func playLeakGiver(args []string) error {
 			if err := g.handOver(count*(part+1)/leakParts - count*part/leakParts); err != nil {
 				return err
 			}
-			fmt.Printf("%d handed over, %d withdrawn, %d declined, %d on their way when their channel was closed\n",
-				g.handed.Load(), g.withdrawn.Load(), g.declined.Load(), g.closed.Load())
+			fmt.Printf("%d handed over, %d reported, %d withdrawn, %d declined, %d on their way when their channel was closed\n",
+				g.handed.Load(), g.reports.Load(), g.withdrawn.Load(), g.declined.Load(), g.closed.Load())
 		}
 	}
 	for i := range g.targets {
@@ -182,7 +182,11 @@ func playLeakGiver(args []string) error {
 func (g *leakGiver) redial(i int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	t, err := usher.Dial(ctx, g.path)
+	d := usher.Dialer{}
+	if i%2 == 1 { // half of the channels have reports, some of which the taker owes when they are closed
+		d.Ended = func(usher.Report) { g.reports.Add(1) }
+	}
+	t, err := d.Dial(ctx, g.path)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,11 +55,12 @@ type Listener struct {
 
 	queue  chan *arrival
 	closed chan struct{} // closed when Accept is to return closedErr
-	idle   chan struct{} // closed when the listener is closed and the last channel has ended
+	idle   chan struct{} // closed when the listener is closed and no channel is left on which offers may come
 
 	mu        sync.Mutex
 	closedErr error
-	channels  map[*taking]struct{}
+	channels  map[*taking]struct{} // on which offers may come
+	reporting map[*taking]struct{} // that are open for reports alone
 }
 
 var _ net.Listener = (*Listener)(nil)
@@ -70,7 +73,7 @@ func (lc *ListenConfig) Listen(endpoint string) (*Listener, error) {
 }
 
 func (lc *ListenConfig) listen(endpoint string) (*Listener, error) {
-	l := &Listener{config: *lc, closed: make(chan struct{}), idle: make(chan struct{}), channels: make(map[*taking]struct{})}
+	l := &Listener{config: *lc, closed: make(chan struct{}), idle: make(chan struct{}), channels: make(map[*taking]struct{}), reporting: make(map[*taking]struct{})}
 	if l.config.Backlog <= 0 {
 		l.config.Backlog = DefaultBacklog
 	}
@@ -162,6 +165,16 @@ func (l *Listener) remove(t *taking) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.channels, t)
+	delete(l.reporting, t)
+	l.checkIdle()
+}
+
+// retire is for a channel on which no more offers come.
+func (l *Listener) retire(t *taking) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.channels, t)
+	l.reporting[t] = struct{}{}
 	l.checkIdle()
 }
 
@@ -234,25 +247,41 @@ func (l *Listener) next() (*arrival, error) {
 
 // Close stops listening and ends all channels. What was not claimed is the givers' at once; what was
 // claimed lives on. Accept returns an error that is [net.ErrClosed], as does a second Close.
+//
+// The channel of a giver that wants the ends of connections reported ([Dialer.Ended]) stays open for that until the last
+// connection that came over it has ended, or the giver has; not so on Windows, where it would keep the name in use.
 func (l *Listener) Close() error {
 	err := l.stop(fmt.Errorf("the listener is closed: %w", net.ErrClosed), 0)
-	l.closeChannels()
+	l.closeChannels(func(t *taking) bool { return channelsOutliveListeners && t.greeted.Load() && t.reports })
 	return opError("close", l.addr, err)
 }
 
 // Shutdown stops listening, gives back what was not claimed, and waits until all givers have heard what
-// was, and have closed their channels. If ctx ends before that, it ends the channels as Close does, which
-// loses nothing either, and returns ctx's error. Of a listener that is closed or was replaced already it
-// returns [net.ErrClosed] when it has waited.
+// was. It also waits until the ends of connections that were closed before are on their way to givers that want them
+// reported; not for connections that live on. If ctx ends before that, it ends the channels of the givers that have not
+// heard, which loses nothing but reports, and returns ctx's error. Of a listener that is closed or was replaced already it
+// returns [net.ErrClosed] when it has waited: so a program that is about to end calls it when its last connection
+// is closed, as after [net/http.Server.Shutdown].
 func (l *Listener) Shutdown(ctx context.Context) error {
 	err := l.stop(fmt.Errorf("the listener is shut down: %w", net.ErrClosed), 0)
 	select {
 	case <-l.idle:
 	case <-ctx.Done():
-		l.closeChannels()
-		err = contextError(ctx, "givers have not heard yet")
+		l.closeChannels(func(*taking) bool { return false })
+		return opError("shutdown", l.addr, contextError(ctx, "givers have not heard yet"))
+	}
+	for _, t := range l.stillReporting() {
+		if !t.awaitQuiet(ctx) {
+			return opError("shutdown", l.addr, contextError(ctx, "givers have not read all reports yet"))
+		}
 	}
 	return opError("shutdown", l.addr, err)
+}
+
+func (l *Listener) stillReporting() []*taking {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Keys(l.reporting))
 }
 
 // Addr returns the endpoint's path.
@@ -268,10 +297,7 @@ func (l *Listener) stop(why error, linger time.Duration) error {
 	}
 	l.closedErr = why
 	r := l.leavingReason()
-	channels := make([]*taking, 0, len(l.channels))
-	for t := range l.channels {
-		channels = append(channels, t)
-	}
+	channels := slices.Collect(maps.Keys(l.channels))
 	l.checkIdle()
 	l.mu.Unlock()
 
@@ -307,15 +333,15 @@ func (l *Listener) emptyQueue(r reason) {
 	}
 }
 
-func (l *Listener) closeChannels() {
+// closeChannels closes those on which offers may come, but for some.
+func (l *Listener) closeChannels(butFor func(*taking) bool) {
 	l.mu.Lock()
-	channels := make([]*taking, 0, len(l.channels))
-	for t := range l.channels {
-		channels = append(channels, t)
-	}
+	channels := slices.Collect(maps.Keys(l.channels))
 	l.mu.Unlock()
 	for _, t := range channels {
-		t.c.Close()
+		if !butFor(t) {
+			t.c.Close()
+		}
 	}
 }
 

@@ -18,6 +18,11 @@ type Offer struct {
 	encoded       []byte // info and addresses, as they travel
 	local, remote net.Addr
 
+	// The report that is due to whoever has handed the connection to this process, and how much of it is
+	// certain now: nothing happens to the connection while it is on offer.
+	tally          *tally
+	received, sent int64
+
 	// outcome has room for what comes of a Handoff. It is the offer's, not the slot's: that may have the
 	// next offer before the goroutine which waits here has run.
 	outcome chan error
@@ -68,6 +73,7 @@ func newOffer(c net.Conn, prefix []byte, info Info) (*Offer, error) {
 	}
 	o := &Offer{prefix: prefix, info: info, local: c.LocalAddr(), remote: c.RemoteAddr(), outcome: make(chan error, 1)}
 	var own *ipc.PrefixConn
+	handed, _ := c.(*Conn)
 	switch c := c.(type) {
 	case *Conn:
 		own = c.p
@@ -85,8 +91,16 @@ func newOffer(c net.Conn, prefix []byte, info Info) (*Offer, error) {
 	if o.encoded, err = encodeInfo(&info, o.local, o.remote); err != nil {
 		return nil, err
 	}
+	if handed != nil && handed.tally.Load() != nil {
+		raw, _ := own.SyscallConn()
+		o.received, o.sent = handed.tally.Load().total(raw, more)
+	}
 	if o.held, err = hold(c); err != nil {
 		return nil, err
+	}
+	if handed != nil {
+		o.tally = handed.tally.Swap(nil)  // so that closing what is left of c reports nothing
+		o.tally.read(-int64(len(prefix))) // whoever reclaims it reads that once more
 	}
 	if more > 0 { // last, for it cannot be undone
 		rest := make([]byte, more)
@@ -124,6 +138,10 @@ func (o *Offer) end(handedOver bool) {
 	at(stepDrop, before)
 	o.held.drop()
 	at(stepDrop, after)
+	if y := o.tally; y != nil {
+		o.tally = nil
+		y.end(o.received, o.sent, true)
+	}
 }
 
 // Reclaim returns the connection of an offer that was not handed over, prefix first, and spends the
@@ -145,5 +163,8 @@ func (o *Offer) Reclaim() (*Conn, error) {
 		return nil, opError("reclaim", nil, err)
 	}
 	o.state = offerSpent
-	return newConn(c, o.prefix, o.info, o.local, o.remote), nil
+	conn := newConn(c, o.prefix, o.info, o.local, o.remote)
+	conn.tally.Store(o.tally)
+	o.tally = nil
+	return conn, nil
 }

@@ -10,23 +10,38 @@ import (
 // The handover protocol, version 1: what the messages of a channel say; SPEC.md tells it to other
 // languages. All integers are little-endian, and fields called 0 are 0.
 //
-//	hello    = 1 version:u8 window:u16 0:u32     first from either side; the giver's has its page attached
+//	hello    = 1 version:u8 window:u16 flags:u32 first from either side; the giver's has its page attached
 //	offer    = 2 slot:u8 info:u16 generation:u32 info prefix     giver to taker, the connection attached
 //	answers  = 3 0:u8 0:u16 0:u32 answer…        taker to giver
 //	answer   = verb:u8 slot:u8 reason:u8 0:u8 generation:u32
 //	leaving  = 4 reason:u8 0:u16 0:u32 text      taker to giver: no more offers, take back what is open
 //	replace  = 5 0:u8 0:u16 0:u32                from one that means to listen in the taker's place
+//	ended    = 6 0:u8 0:u16 missed:u32 report…   taker to giver: connections that have ended
+//	report   = flags:u8 0:u8 info:u16 0:u32 received:i64 sent:i64 duration:i64 info
+//	done     = 7 0:u8 0:u16 0:u32                giver to taker: no more offers, and none is open
+//
+// The last two are for channels on which both hellos have flagReports.
 const (
 	msgHello   = 1
 	msgOffer   = 2
 	msgAnswers = 3
 	msgLeaving = 4
 	msgReplace = 5
+	msgEnded   = 6
+	msgDone    = 7
 
 	protocolVersion = 1
 	messageHeadLen  = 8
 	answerLen       = 8
+	reportHeadLen   = 32
 )
+
+// flagReports, in a hello, is a giver that wants to hear of the ends of connections, or a taker that
+// can tell.
+const flagReports = 1
+
+// maxEnded is how many bytes of reports one message has at most. There is room for any one report.
+const maxEnded = 128 << 10
 
 // MaxPrefix is how many bytes an offer can carry that were read from the connection.
 const MaxPrefix = 1 << 20
@@ -85,14 +100,32 @@ type answer struct {
 	reason reason
 }
 
+// wireReport is the report of one connection. Its info is that of the offer, as it came.
+type wireReport struct {
+	handedOn       bool
+	info           []byte
+	received, sent int64 // bytes; or unknown
+	duration       int64 // nanoseconds
+}
+
+// unknown is how many bytes a connection has carried when the taker cannot tell.
+const unknown = -1
+
+// reportHandedOn is a report's flag.
+const reportHandedOn = 1
+
 func appendHead(b []byte, typ, small byte, half uint16, word uint32) []byte {
 	b = append(b, typ, small)
 	b = binary.LittleEndian.AppendUint16(b, half)
 	return binary.LittleEndian.AppendUint32(b, word)
 }
 
-func appendHello(b []byte, window int) []byte {
-	return appendHead(b, msgHello, protocolVersion, uint16(window), 0)
+func appendHello(b []byte, window int, reports bool) []byte {
+	flags := uint32(0)
+	if reports {
+		flags = flagReports
+	}
+	return appendHead(b, msgHello, protocolVersion, uint16(window), flags)
 }
 
 func appendOffer(b []byte, t ticket, info, prefix []byte) []byte {
@@ -113,16 +146,38 @@ func appendLeaving(b []byte, r reason, text string) []byte {
 
 func appendReplace(b []byte) []byte { return appendHead(b, msgReplace, 0, 0, 0) }
 
+func appendEndedHead(b []byte, missed uint32) []byte { return appendHead(b, msgEnded, 0, 0, missed) }
+
+func appendReport(b []byte, r wireReport) []byte {
+	flags := byte(0)
+	if r.handedOn {
+		flags = reportHandedOn
+	}
+	b = appendHead(b, flags, 0, uint16(len(r.info)), 0)
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.received))
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.sent))
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.duration))
+	return append(b, r.info...)
+}
+
+// reportLen is how many of the bytes b, which appendReport wrote, are the first report.
+func reportLen(b []byte) int { return reportHeadLen + int(binary.LittleEndian.Uint16(b[2:])) }
+
+func appendDone(b []byte) []byte { return appendHead(b, msgDone, 0, 0, 0) }
+
 // message is a message parsed; the type says which of its fields hold.
 type message struct {
 	typ     byte
 	window  int    // hello
+	wants   bool   // hello: reports
 	offer   ticket // offer
 	info    []byte
 	prefix  []byte
 	answers []answer
 	reason  reason // leaving
 	text    string
+	reports []wireReport // ended
+	missed  uint32       // ended: reports that the taker had no room to keep
 }
 
 // parseMessage reads a peer's message. The result aliases b.
@@ -141,8 +196,8 @@ func parseMessage(b []byte) (message, error) {
 			return m, fmt.Errorf("%w: peer speaks version %d of the handover protocol, this program version %d",
 				ipc.ErrProtocol, small, protocolVersion)
 		}
-		m.window = int(half)
-		return m, checkZero(typ, word, uint32(len(rest)))
+		m.window, m.wants = int(half), word&flagReports != 0
+		return m, checkZero(typ, word&^flagReports, uint32(len(rest)))
 	case msgOffer:
 		if len(rest) < int(half) {
 			return m, fmt.Errorf("%w: an offer whose info has %d bytes and says %d", ipc.ErrProtocol, len(rest), half)
@@ -163,8 +218,16 @@ func parseMessage(b []byte) (message, error) {
 	case msgLeaving:
 		m.reason, m.text = reason(small), string(rest)
 		return m, checkZero(typ, uint32(half), word)
-	case msgReplace:
+	case msgReplace, msgDone:
 		return m, checkZero(typ, uint32(small), uint32(half), word, uint32(len(rest)))
+	case msgEnded:
+		if err := checkZero(typ, uint32(small), uint32(half)); err != nil {
+			return m, err
+		}
+		m.missed = word
+		var err error
+		m.reports, err = parseReports(rest)
+		return m, err
 	}
 	return m, fmt.Errorf("%w: a message of the unknown type %d", ipc.ErrProtocol, typ)
 }
@@ -185,6 +248,40 @@ func parseAnswers(b []byte) ([]answer, error) {
 		answers = append(answers, a)
 	}
 	return answers, nil
+}
+
+func parseReports(b []byte) ([]wireReport, error) {
+	if len(b) == 0 || len(b) > maxEnded {
+		return nil, fmt.Errorf("%w: reports of %d bytes, want some and at most %d", ipc.ErrProtocol, len(b), maxEnded)
+	}
+	var reports []wireReport
+	for len(b) > 0 {
+		if len(b) < reportHeadLen || len(b) < reportLen(b) {
+			return nil, fmt.Errorf("%w: a report that is cut short at %d bytes", ipc.ErrProtocol, len(b))
+		}
+		r, err := parseReport(b[:reportLen(b)])
+		if err != nil {
+			return nil, err
+		}
+		reports = append(reports, r)
+		b = b[reportLen(b):]
+	}
+	return reports, nil
+}
+
+// parseReport reads one that is whole.
+func parseReport(b []byte) (wireReport, error) {
+	r := wireReport{
+		handedOn: b[0] == reportHandedOn,
+		info:     b[reportHeadLen:len(b):len(b)],
+		received: int64(binary.LittleEndian.Uint64(b[8:])),
+		sent:     int64(binary.LittleEndian.Uint64(b[16:])),
+		duration: int64(binary.LittleEndian.Uint64(b[24:])),
+	}
+	if b[0]&^reportHandedOn != 0 || r.received < unknown || r.sent < unknown || r.duration < 0 {
+		return r, fmt.Errorf("%w: a report of % x", ipc.ErrProtocol, b[:reportHeadLen])
+	}
+	return r, checkZero(msgEnded, uint32(b[1]), binary.LittleEndian.Uint32(b[4:]))
 }
 
 // checkZero holds the fields that a later version may give a meaning.

@@ -28,3 +28,6 @@ func (l *Listener) beReplaced(t *taking) error {
 	}
 	return io.EOF
 }
+
+// channelsOutliveListeners says whether a channel can stay open for reports when its listener is closed.
+const channelsOutliveListeners = true

@@ -44,8 +44,12 @@ func (l *Listener) beReplaced(t *taking) error {
 	}
 	l.remove(t) // it is not waited for
 	l.stop(errReplaced, leaveTime)
-	l.closeChannels()
+	l.closeChannels(func(*taking) bool { return false })
 	return io.EOF
 }
 
 func isInUse(err error) bool { return errors.Is(err, windows.WSAEADDRINUSE) }
+
+// channelsOutliveListeners is false where a channel keeps the name of its listener from others: the next process
+// could not listen until the last connection of this one has ended.
+const channelsOutliveListeners = false

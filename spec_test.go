@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestSpecExample compares the examples in SPEC.md with what this package writes.
@@ -20,14 +21,21 @@ func TestSpecExample(t *testing.T) {
 		t.Fatal("SPEC.md has no example of a handover")
 	}
 	var blocks [][]byte
+	inBlock := false
 	for line := range strings.SplitSeq(example, "\n") {
-		if digits, ok := strings.CutPrefix(line, "    "); ok {
-			b, err := hex.DecodeString(strings.ReplaceAll(digits, " ", ""))
-			if err != nil {
-				t.Fatal(err)
-			}
-			blocks = append(blocks, b)
+		digits, ok := strings.CutPrefix(line, "    ")
+		if ok && !inBlock {
+			blocks = append(blocks, nil)
 		}
+		if inBlock = ok; !ok {
+			continue
+		}
+		b, err := hex.DecodeString(strings.ReplaceAll(digits, " ", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := len(blocks) - 1
+		blocks[last] = append(blocks[last], b...)
 	}
 	info, err := encodeInfo(&Info{Host: "a"}, nil, nil)
 	if err != nil {
@@ -37,6 +45,7 @@ func TestSpecExample(t *testing.T) {
 	want := [][]byte{
 		appendOffer(nil, tk, info, []byte("GET")),
 		appendAnswer(appendAnswersHead(nil), answer{ticket: tk, verb: verbClaimed}),
+		appendReport(appendEndedHead(nil, 0), wireReport{info: info, received: 3, sent: 5, duration: int64(time.Second)}),
 	}
 	if len(blocks) != len(want) {
 		t.Fatalf("%d examples, want %d", len(blocks), len(want))

@@ -15,20 +15,25 @@ import (
 )
 
 // taking is the taker's end of a channel. One goroutine reads offers into the listener's queue, one
-// writes answers, many in a message if they come fast: so claiming waits for no system call.
+// writes answers and reports, many in a message if they come fast: so claiming waits for no system call.
 type taking struct {
-	l     *Listener
-	c     *ipc.Conn
-	giver ipc.Peer
-	page  *page
+	l       *Listener
+	c       *ipc.Conn
+	giver   ipc.Peer
+	page    *page
+	reports bool // the giver wants to hear of the ends of connections
 
 	kick  chan struct{} // there is something to be told
 	later *time.Timer   // kicks
+	due   *time.Timer   // makes the reports due
 
 	mu         sync.Mutex
 	unanswered uint64 // a bit for each slot
 	pending    []byte // answers to be told
-	leaving    []byte // the last message, once there is one
+	leaving    []byte // the farewell, once there is one
+	ends       ends
+	done       bool // the giver has said that it makes no more offers
+	spent      bool // the channel was closed because nothing more will be said on it
 
 	greeted atomic.Bool
 	ended   chan struct{} // closed when nothing more is read
@@ -41,9 +46,32 @@ type arrival struct {
 	ticket
 	m             *ipc.Message
 	info          Info
+	encoded       []byte // info, as it came
 	prefix        []byte
 	local, remote netip.AddrPort
 }
+
+// ends are the connections of a channel that have ended, and how many have not.
+type ends struct {
+	open   int    // offers that wait, and connections that were claimed and have not ended, if those report
+	told   []byte // reports of those that have
+	missed uint32 // reports for which there was no room
+	due    bool   // they are to be sent now
+	silent bool   // nothing is sent any more
+
+	quiet chan struct{} // closed when all of these were sent; nil if there are none
+}
+
+const (
+	// maxWaiting is how many bytes of reports wait for a giver that does not read: some 7,000 of usual size.
+	// As many may be on their way.
+	maxWaiting = 1 << 20
+
+	// endedSize is when a message of reports is full. Reports wait for others no longer than endedDelay: each
+	// is for a log, and to send and to receive a message costs more than to close a connection.
+	endedSize  = 32 << 10
+	endedDelay = 10 * time.Millisecond
+)
 
 // serve reads from a channel to its end. It takes over c.
 func (t *taking) serve() {
@@ -53,6 +81,7 @@ func (t *taking) serve() {
 	if err == nil {
 		defer t.page.release()
 		defer t.later.Stop()
+		defer t.due.Stop()
 		go t.tell()
 		err = t.readAll()
 	}
@@ -69,8 +98,10 @@ func (t *taking) greet() (err error) {
 	}
 	t.later = time.AfterFunc(time.Hour, t.wake)
 	t.later.Stop()
+	t.due = time.AfterFunc(time.Hour, t.makeDue)
+	t.due.Stop()
 	// A peer that has gone may have said what it came for.
-	if err := t.c.Send(appendHello(nil, t.l.window)); err != nil && ended(err) != io.EOF {
+	if err := t.c.Send(appendHello(nil, t.l.window, true)); err != nil && ended(err) != io.EOF {
 		return err
 	}
 	t.c.SetReadDeadline(time.Now().Add(greetTimeout))
@@ -100,6 +131,7 @@ func (t *taking) greet() (err error) {
 		}
 		return err
 	}
+	t.reports = msg.wants
 	t.greeted.Store(true)
 	return nil
 }
@@ -140,6 +172,9 @@ const farewellTimeout = time.Second
 func (t *taking) readAll() error {
 	for {
 		m, err := t.c.Receive()
+		if err != nil && t.isSpent() {
+			return io.EOF
+		}
 		if err != nil {
 			return ended(err)
 		}
@@ -154,16 +189,21 @@ func (t *taking) readAll() error {
 	}
 }
 
-// receive takes over m unless it fails, and queues the offer in it.
+// receive takes over m unless it fails, and queues the offer in it, if there is one.
 func (t *taking) receive(m *ipc.Message) error {
 	msg, err := parseMessage(m.Data)
 	if err != nil {
 		return err
 	}
-	if msg.typ != msgOffer || len(m.Attachments()) != 1 {
+	if msg.typ == msgDone && t.reports && !t.done && len(m.Attachments()) == 0 {
+		m.Close()
+		t.beDone()
+		return nil
+	}
+	if msg.typ != msgOffer || t.done || len(m.Attachments()) != 1 {
 		return fmt.Errorf("%w: a giver sent a message of type %d with %d attachments", ipc.ErrProtocol, msg.typ, len(m.Attachments()))
 	}
-	a := &arrival{from: t, page: t.page, ticket: msg.offer, m: m, prefix: msg.prefix}
+	a := &arrival{from: t, page: t.page, ticket: msg.offer, m: m, encoded: msg.info, prefix: msg.prefix}
 	if a.info, a.local, a.remote, err = decodeInfo(msg.info); err != nil {
 		return fmt.Errorf("%w: %w", ipc.ErrProtocol, err)
 	}
@@ -198,6 +238,7 @@ func (t *taking) register(o ticket) error {
 		return fmt.Errorf("%w: an offer in slot %d, whose last is not answered yet", ipc.ErrProtocol, o.slot)
 	}
 	t.unanswered |= bit
+	t.ends.open++ // from now on, so that what is being claimed is not overlooked
 	return nil
 }
 
@@ -229,10 +270,14 @@ func (a *arrival) take() (*Conn, error) {
 	nc, err := finish(raw, f, local, remote)
 	if err != nil {
 		a.m.Close()
+		a.from.forget()
 		return nil, err
 	}
 	c := newConn(nc, a.prefix, a.info, local, remote)
 	c.giver = a.from.giver
+	if a.from.reports {
+		c.tally.Store(newTally(a.from, a.encoded))
+	}
 	return c, nil
 }
 
@@ -255,6 +300,9 @@ func (t *taking) answer(a answer) {
 	t.mu.Lock()
 	t.pending = appendAnswer(t.pending, a)
 	n := len(t.pending) / answerLen
+	if a.verb != verbClaimed {
+		t.ends.open--
+	}
 	t.mu.Unlock()
 	if !more || n >= batchSize {
 		t.wake()
@@ -263,7 +311,7 @@ func (t *taking) answer(a answer) {
 	}
 }
 
-// leave makes a farewell the last that the giver is told.
+// leave makes a farewell the last that the giver is told, but for reports.
 func (t *taking) leave(r reason, text string) {
 	t.mu.Lock()
 	if t.leaving == nil {
@@ -280,35 +328,84 @@ func (t *taking) wake() {
 	}
 }
 
+// news is what tell has to send. Its buffers are used again.
+type news struct {
+	answers []byte // a message, or only its head
+	taken   []byte // reports
+	ends    []byte // those of them that were not sent yet
+	missed  uint32
+	leaving []byte // the farewell, which goes behind them
+	left    bool   // it was sent
+	buf     []byte // for a message of reports
+}
+
 // tell sends what is to be told. The giver may be slow to read it, or be gone: all that matters is on
 // the page.
 func (t *taking) tell() {
-	var buf []byte
+	defer t.fallSilent()
+	var n news
 	for {
-		select {
-		case <-t.kick:
-		case <-t.ended:
+		if len(n.ends) == 0 {
+			select {
+			case <-t.kick:
+			case <-t.ended:
+				return
+			}
+		}
+		t.collect(&n)
+		at(stepTell, before)
+		err := t.send(&n)
+		at(stepTell, after)
+		if err != nil || n.left && !(t.reports && channelsOutliveListeners) {
 			return
 		}
-		t.mu.Lock()
-		buf = append(appendAnswersHead(buf[:0]), t.pending...)
-		for b := t.pending; len(b) > 0; b = b[answerLen:] {
-			t.unanswered &^= 1 << b[1] // not before: a giver that does not read cannot have more to be told
-		}
-		t.pending = t.pending[:0]
-		leaving := t.leaving
-		t.mu.Unlock()
-		at(stepTell, before)
-		var err error
-		if len(buf) > messageHeadLen {
-			err = t.c.Send(buf)
-		}
-		if err == nil && leaving != nil {
-			err = t.c.Send(leaving)
-		}
-		at(stepTell, after)
-		if err != nil || leaving != nil {
+		if t.reports && len(n.ends) == 0 && t.allTold() {
+			t.endSpent()
 			return
 		}
 	}
+}
+
+// collect takes what is to be sent next. Reports that were taken before go first.
+func (t *taking) collect(n *news) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n.answers = append(appendAnswersHead(n.answers[:0]), t.pending...)
+	for b := t.pending; len(b) > 0; b = b[answerLen:] {
+		t.unanswered &^= 1 << b[1] // not before: a giver that does not read cannot have more to be told
+	}
+	t.pending = t.pending[:0]
+	if len(n.ends) > 0 {
+		return
+	}
+	n.leaving = t.leaving
+	if t.ends.due || t.hurries() {
+		t.ends.take(n)
+	}
+}
+
+// send sends the answers and a message of reports, so that no answer waits for many of those, and the farewell when
+// all reports that came before it are sent. The giver wants no answers after that: it has seen to all its offers.
+func (t *taking) send(n *news) error {
+	if len(n.answers) > messageHeadLen && !n.left {
+		if err := t.c.Send(n.answers); err != nil {
+			return err
+		}
+	}
+	if len(n.ends) > 0 {
+		size := 0
+		for size < min(len(n.ends), endedSize) {
+			size += reportLen(n.ends[size:])
+		}
+		n.buf = append(appendEndedHead(n.buf[:0], n.missed), n.ends[:size]...)
+		if err := t.c.Send(n.buf); err != nil {
+			return err
+		}
+		n.ends, n.missed = n.ends[size:], 0
+	}
+	if n.leaving == nil || n.left || len(n.ends) > 0 {
+		return nil
+	}
+	n.left = true
+	return t.c.Send(n.leaving)
 }

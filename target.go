@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,25 @@ type Dialer struct {
 	// Policy decides whether the process that listens may be handed connections. Nil means
 	// [ipc.SameUser].
 	Policy ipc.Policy
+
+	// Ended, if not nil, is told of each connection that was handed over and has ended: package usher's
+	// takers report that when they close it. It is called by the goroutine that reads the channel, once at a
+	// time for each channel, and must not block: meanwhile nobody learns of a claim there. What the taker
+	// has to report piles up then, up to 1 MiB, and more is missed.
+	//
+	// What is reported is no promise. A process that is killed, or that ends with connections open or
+	// right after it has closed them (but see [Listener.Shutdown]), reports nothing of those; nor does one that
+	// forgets a connection instead of closing it.
+	//
+	// When a taker closes its listener, shuts it down or is replaced, its channel stays open for the
+	// reports of the connections that it has, until the last of them has ended, or [Target.Close]. On
+	// Windows, where the channel would keep the name in use, it does not, and those are not reported.
+	Ended func(Report)
+
+	// Lost, if not nil, is told of each channel on which no more offers can be made, other than by Close
+	// or Shutdown of the target, and of the reason: the taker has ended, closed, was replaced ([ErrReplaced]),
+	// or has broken the protocol. It is called in a goroutine of its own.
+	Lost func(taker ipc.Peer, why error)
 }
 
 // Dial is [Dial] with d's options.
@@ -50,7 +70,8 @@ type Target struct {
 
 	mu     sync.Mutex
 	g      *giving
-	closed bool
+	old    []*giving // that stay for reports, and some that are gone
+	closed error     // net.ErrClosed, once the target is
 }
 
 // handoffTries bounds how often one Handoff goes on to another channel when takers end or leave under
@@ -103,7 +124,8 @@ func (t *Target) channel(ctx context.Context) (*giving, error) {
 	select {
 	case t.dialing <- struct{}{}:
 	case <-t.life.Done():
-		return nil, errTargetClosed
+		_, err := t.current()
+		return nil, err
 	case <-ctx.Done():
 		return nil, contextError(ctx, "another call is connecting")
 	}
@@ -117,27 +139,31 @@ func (t *Target) channel(ctx context.Context) (*giving, error) {
 	g, err := t.connect(ctx)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
+	if t.closed != nil {
 		if g != nil {
 			g.end(errTargetClosed)
 		}
-		return nil, errTargetClosed
+		return nil, t.closed
 	}
 	if err != nil {
 		return nil, err
 	}
+	t.old = slices.DeleteFunc(append(t.old, t.living()...), (*giving).isGone)
 	t.g = g
 	return g, nil
 }
 
-var errTargetClosed = fmt.Errorf("the target is closed: %w", net.ErrClosed)
+var (
+	errTargetClosed   = fmt.Errorf("the target is closed: %w", net.ErrClosed)
+	errTargetShutDown = fmt.Errorf("the target is shut down: %w", net.ErrClosed)
+)
 
 // current returns the channel that there is, nil if there is none to use.
 func (t *Target) current() (*giving, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
-		return nil, errTargetClosed
+	if t.closed != nil {
+		return nil, t.closed
 	}
 	if t.g == nil || t.g.hasEnded() != nil {
 		return nil, nil
@@ -194,23 +220,89 @@ func (t *Target) connectOnce(ctx context.Context) (*giving, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newGiving(ctx, c)
+	return newGiving(ctx, c, t.hooks())
+}
+
+func (t *Target) hooks() hooks {
+	h := hooks{ended: t.dialer.Ended}
+	if lost := t.dialer.Lost; lost != nil {
+		h.lost = func(taker ipc.Peer, why error) { lost(taker, opError("lost", t.addr, why)) }
+	}
+	return h
+}
+
+// Taker returns the process that the target is connected to, as the kernel knew it when the channel was made,
+// and false if there is none at the moment: the next Handoff connects anew.
+func (t *Target) Taker() (ipc.Peer, bool) {
+	g, _ := t.current()
+	if g == nil {
+		return ipc.Peer{}, false
+	}
+	return g.taker, true
+}
+
+// Open returns how many offers the taker has not answered: those that wait to be sent, that wait to be claimed,
+// and that were withdrawn and may be on their way still. It is [MaxOpen] at most, and does not count calls of
+// Handoff that wait for room. It is cheap, for choosing the target with the fewest.
+func (t *Target) Open() int {
+	g, _ := t.current()
+	if g == nil {
+		return 0
+	}
+	return g.unanswered()
 }
 
 // Close ends the channel. Calls of Handoff that wait return an error that is [net.ErrClosed], as does a
-// second Close, unless the taker has claimed.
+// second Close, unless the taker has claimed. What takers have not reported yet ([Dialer.Ended]) is lost; a call
+// of Ended may still run when Close returns.
 func (t *Target) Close() error {
+	channels, err := t.stop(errTargetClosed)
+	for _, g := range channels {
+		g.end(errTargetClosed)
+	}
+	return opError("close", t.addr, err)
+}
+
+// Shutdown is Close for a target with [Dialer.Ended] which waits until all connections that were handed over have
+// been reported, as far as their takers will, for as long as those live. Handoff fails at once. If ctx ends before that,
+// Shutdown closes the target and returns ctx's error. Of a target that is closed or shut down already it returns
+// [net.ErrClosed] when it has waited.
+func (t *Target) Shutdown(ctx context.Context) error {
+	channels, err := t.stop(errTargetShutDown)
+	for _, g := range channels {
+		select {
+		case <-g.gone:
+		case <-ctx.Done():
+			t.Close()
+			return opError("shutdown", t.addr, contextError(ctx, "takers have connections whose ends they have not reported"))
+		}
+	}
+	return opError("shutdown", t.addr, err)
+}
+
+// stop makes Handoff fail, and returns the channels that are not gone. The error is net.ErrClosed if the target
+// was stopped before.
+func (t *Target) stop(why error) ([]*giving, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
-		return opError("close", t.addr, net.ErrClosed)
+	channels := append(t.living(), t.old...)
+	if t.closed != nil {
+		return channels, net.ErrClosed
 	}
-	t.closed = true
+	t.closed = why
 	t.end()
 	if t.g != nil {
-		t.g.end(errTargetClosed)
+		t.g.end(why)
 	}
-	return nil
+	return channels, nil
+}
+
+// living returns the channel for offers, or that was last, if it is not gone. t.mu is held.
+func (t *Target) living() []*giving {
+	if t.g == nil || t.g.isGone() {
+		return nil
+	}
+	return []*giving{t.g}
 }
 
 // Addr returns the endpoint as it was dialed.

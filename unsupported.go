@@ -20,6 +20,8 @@ var (
 	errTooManyOnTheirWay = errUnsupported
 )
 
+const channelsOutliveListeners = false
+
 func createPage() (*os.File, error)             { return nil, errUnsupported }
 func mapPage(*os.File) (*page, error)           { return nil, errUnsupported }
 func hold(net.Conn) (held, error)               { return nil, errUnsupported }

@@ -32,7 +32,8 @@
 //
 // The default is to deny: a [Listener] admits and [Dial] accepts only the same user and root (on
 // Windows the same user, Administrators and SYSTEM), whoever the kernel says is at the other end of
-// this very connection. A Policy says otherwise. Socket files have mode 0600 and their folder 0700.
+// this very connection. A Policy says otherwise: see [Users], [Groups] and [AnyOf]. Socket files have mode 0600 and
+// their folder 0700, unless told otherwise by [ListenConfig].Mode and by who makes the folder.
 //
 // # Systems
 //

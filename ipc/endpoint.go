@@ -7,6 +7,16 @@ import (
 
 const maxEndpoint = 253 // the longest host name, RFC 1035 section 3.1
 
+// Path returns the path of the socket, or on Windows of the pipe, of an endpoint, as [Listen] and [Dial] take it. It looks at
+// the environment, not at the file system: nothing needs to be there.
+func Path(endpoint string) (string, error) {
+	path, err := resolve(endpoint)
+	if err != nil {
+		return "", opError("resolve", addr(endpoint), err)
+	}
+	return path, nil
+}
+
 // resolve turns an endpoint's name into the path of its socket or pipe.
 func resolve(endpoint string) (string, error) {
 	if strings.IndexByte(endpoint, 0) >= 0 {

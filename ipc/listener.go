@@ -11,7 +11,11 @@ func Listen(endpoint string) (*Listener, error) { return new(ListenConfig).Liste
 
 // ListenConfig has options for listening. Its zero value is that of [Listen].
 type ListenConfig struct {
-	// Mode is the mode of the socket file on Unix; zero means 0600.
+	// Mode is the mode of the socket file on Unix; zero means 0600. To connect takes leave to write to the
+	// file, and to pass through its folder: for other users than this one and root both must be wider, beside Policy.
+	// The file's group is that of the process, or of a folder with the setgid bit (on the BSDs and macOS of any
+	// folder). So in a folder 01770 root:usher the mode 0666 lets in the members of the group usher, and in one of 03770
+	// the mode 0660 does.
 	Mode fs.FileMode
 
 	// SecurityDescriptor, in SDDL, is that of the pipe on Windows. Empty means that this user,
@@ -45,9 +49,14 @@ type Listener struct {
 	closeOnce sync.Once
 }
 
-// Listen listens at an endpoint. On Unix it makes the folder of a plain name if it is missing, with
-// mode 0700, and refuses one that others could write to. A socket file that a dead process left is
-// replaced, a live one gives an error that is syscall.EADDRINUSE.
+// Listen listens at an endpoint. A socket file that a dead process left is replaced, a live one gives an error that is
+// syscall.EADDRINUSE.
+//
+// On Unix it makes the folder of a plain name if it is missing, with mode 0700. One that is there must belong to
+// root or to this user, and others must not be able to write to it, except for its group if the sticky bit is set
+// (01770). There the members of the group can listen at any name that is free, but not in the place of another user: what a
+// user's process left that died, only that user, the folder's owner and root can replace. That somebody else listens at
+// a name first, nothing hinders; the dialer's Policy is what keeps it from being believed.
 func (lc *ListenConfig) Listen(endpoint string) (*Listener, error) {
 	path, err := resolve(endpoint)
 	if err != nil {

@@ -60,7 +60,8 @@ func runtimeDir() string {
 }
 
 // makeDir makes the folder for plain names, or checks that nobody else can put a socket into the one
-// that is there.
+// that is there, or only beside those of others: in a folder with the sticky bit, the owner of a file, or of the folder, is
+// who can remove and rename it (unlink(2), rename(2)).
 func makeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -72,12 +73,16 @@ func makeDir(dir string) error {
 	if !info.IsDir() {
 		return fmt.Errorf("%s is not a folder but %s", dir, info.Mode())
 	}
-	owner := int(info.Sys().(*syscall.Stat_t).Uid)
+	owner := ownerOf(info)
 	if owner != os.Geteuid() && owner != 0 {
 		return fmt.Errorf("folder %s belongs to user %d, not to %d: %w", dir, owner, os.Geteuid(), os.ErrPermission)
 	}
-	if info.Mode().Perm()&0o022 != 0 {
+	if info.Mode().Perm()&0o002 != 0 {
 		return fmt.Errorf("folder %s has mode %s, so that others can write to it: %w", dir, info.Mode(), os.ErrPermission)
+	}
+	if info.Mode().Perm()&0o020 != 0 && info.Mode()&os.ModeSticky == 0 {
+		return fmt.Errorf("folder %s has mode %s, so that others can write to it and, as it has no sticky bit, replace the sockets in it: %w",
+			dir, info.Mode(), os.ErrPermission)
 	}
 	return nil
 }
@@ -202,10 +207,14 @@ func checkFree(path string, replace bool) error {
 	if info.Mode().Type() != os.ModeSocket {
 		return fmt.Errorf("%s is there and is not a socket: %s", path, info.Mode())
 	}
+	kept := keptByOwner(path, info)
 	if replace {
-		return nil
+		return kept
 	}
 	err = probe(path)
+	if kept != nil && (errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EACCES)) {
+		return kept
+	}
 	if errors.Is(err, unix.ECONNREFUSED) {
 		return nil
 	}
@@ -214,6 +223,28 @@ func checkFree(path string, replace bool) error {
 	}
 	return fmt.Errorf("another process listens at %s: %w", path, err)
 }
+
+// keptByOwner is an error if this user may not replace the file at path because of its folder's sticky bit.
+func keptByOwner(path string, file os.FileInfo) error {
+	dir := filepath.Dir(path)
+	folder, err := os.Stat(dir)
+	if err != nil || folder.Mode()&os.ModeSticky == 0 {
+		return err
+	}
+	me := os.Geteuid()
+	owner, folderOwner := ownerOf(file), ownerOf(folder)
+	if me == 0 || me == owner || me == folderOwner {
+		return nil
+	}
+	who := "root"
+	if folderOwner != 0 {
+		who = fmt.Sprintf("user %d, whose folder it is, or root", folderOwner)
+	}
+	return fmt.Errorf("the socket %s was left by user %d, or is in use: in folder %s, which has the sticky bit, only that user and %s can replace it: %w",
+		path, owner, dir, who, os.ErrPermission)
+}
+
+func ownerOf(info os.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
 
 func (a *unixAcceptor) accept() (transport, error) {
 	uc, err := a.ul.AcceptUnix()

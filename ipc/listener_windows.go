@@ -86,6 +86,9 @@ func (a *pipeAcceptor) close() error { return pipeError(a.l.Close()) }
 func dial(ctx context.Context, path string) (transport, error) {
 	// The listener may ask who we are, and not act in our name.
 	c, err := winio.DialPipeAccessImpLevel(ctx, path, windows.GENERIC_READ|windows.GENERIC_WRITE, winio.PipeImpLevelIdentification)
+	if errors.Is(err, windows.ERROR_ACCESS_DENIED) {
+		return nil, fmt.Errorf("this user may not open the pipe: its listener has to let it in by ListenConfig.SecurityDescriptor: %w", err)
+	}
 	if err != nil {
 		return nil, pipeError(err)
 	}

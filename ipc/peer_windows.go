@@ -1,9 +1,12 @@
 package ipc
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/windows"
 
@@ -137,4 +140,40 @@ func isAdministrator(pid int) bool {
 	}
 	defer token.Close()
 	return token.IsElevated()
+}
+
+func users(names []string) (Policy, error) {
+	var sids []string
+	for _, name := range names {
+		sid, err := userSID(name)
+		if err != nil {
+			return nil, err
+		}
+		sids = append(sids, sid.String())
+	}
+	wanted := strings.Join(names, ", ")
+	return func(p Peer) error {
+		if slices.Contains(sids, p.SID) {
+			return nil
+		}
+		return fmt.Errorf("process %d runs as %s, who is not among %s", p.PID, p.SID, wanted)
+	}, nil
+}
+
+func userSID(name string) (*windows.SID, error) {
+	if sid, err := windows.StringToSid(name); err == nil {
+		return sid, nil
+	}
+	sid, _, kind, err := windows.LookupSID("", name)
+	if err != nil {
+		return nil, fmt.Errorf("user %s: %w", name, os.NewSyscallError("LookupAccountName", err))
+	}
+	if kind != windows.SidTypeUser && kind != windows.SidTypeWellKnownGroup { // SYSTEM and its like are of the second kind
+		return nil, fmt.Errorf("%s is not a user", name)
+	}
+	return sid, nil
+}
+
+func groups([]string) (Policy, error) {
+	return nil, fmt.Errorf("a policy for groups on Windows: %w", errors.ErrUnsupported)
 }

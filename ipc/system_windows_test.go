@@ -138,3 +138,40 @@ func TestASocketThatCannotBeImportedIsLost(t *testing.T) {
 		contains(t, err, "did not arrive")
 	}
 }
+
+func TestPoliciesByName(t *testing.T) {
+	me := must(windows.GetCurrentProcessToken().GetTokenUser())(t).User.Sid
+	account, domain, _, err := me.LookupAccount("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const system = "S-1-5-18"
+	for name, users := range map[string][]string{"by SID": {system, me.String()}, "by name": {domain + `\` + account}} {
+		t.Run(name, func(t *testing.T) {
+			policy := must(ipc.Users(users...))(t)
+			newChannel(t, ipc.Dialer{Policy: policy}, ipc.ListenConfig{Policy: policy})
+			contains(t, policy(ipc.Peer{PID: 7, SID: "S-1-5-21-1-2-3-4"}), "process 7 runs as S-1-5-21-1-2-3-4, who is not among")
+		})
+	}
+	t.Run("not this user, who is not named", func(t *testing.T) {
+		contains(t, must(ipc.Users("S-1-5-21-1-2-3-4"))(t)(ipc.Peer{SID: me.String()}), "is not among")
+	})
+	t.Run("a user that nobody knows", func(t *testing.T) {
+		_, err := ipc.Users("no-such-user")
+		contains(t, err, "no-such-user")
+	})
+	t.Run("groups", func(t *testing.T) {
+		if _, err := ipc.Groups("Users"); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("a policy for groups: %v", err)
+		}
+	})
+}
+
+func TestPath(t *testing.T) {
+	if path := must(ipc.Path("shop"))(t); path != `\\.\pipe\usher\shop` {
+		t.Errorf("the path is %s", path)
+	}
+	if path, err := ipc.Path(`C:\shop`); err == nil {
+		t.Errorf("a file is the pipe %s", path)
+	}
+}

@@ -90,6 +90,9 @@ func (t *unixTransport) peer() (Peer, error) {
 
 func dial(ctx context.Context, path string) (transport, error) {
 	info, err := os.Lstat(path)
+	if errors.Is(err, unix.EACCES) {
+		return nil, fmt.Errorf("user %d may not pass through a folder of the path: its group or its mode has to let that user in: %w", os.Geteuid(), err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +103,11 @@ func dial(ctx context.Context, path string) (transport, error) {
 		c, err := new(net.Dialer).DialContext(ctx, "unix", path)
 		if err == nil {
 			return newUnixTransport(c.(*net.UnixConn)), nil
+		}
+		if errors.Is(err, unix.EACCES) {
+			stat := info.Sys().(*syscall.Stat_t)
+			return nil, fmt.Errorf("user %d may not write to the socket, which belongs to user %d and group %d and has mode %s: "+
+				"its listener has to let that user in by ListenConfig.Mode, or by the group: %w", os.Geteuid(), stat.Uid, stat.Gid, info.Mode(), err)
 		}
 		// Linux does not let a connect wait on the poller for a place in a full accept queue: it
 		// says EAGAIN (connect(2)).

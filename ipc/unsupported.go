@@ -25,6 +25,8 @@ func listen(string, bool, *ListenConfig) (acceptor, error) { return nil, errUnsu
 func pair() (transport, transport, error)                  { return nil, nil, errUnsupported }
 func inherited(string) (transport, error)                  { return nil, errUnsupported }
 func sameUser(Peer) error                                  { return errUnsupported }
+func users([]string) (Policy, error)                       { return nil, errUnsupported }
+func groups([]string) (Policy, error)                      { return nil, errUnsupported }
 func closeHandle(handle, kind) error                       { return errUnsupported }
 func toConn(*Attachment) (net.Conn, error)                 { return nil, errUnsupported }
 func toListener(*Attachment) (net.Listener, error)         { return nil, errUnsupported }

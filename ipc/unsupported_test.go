@@ -14,7 +14,9 @@ func TestEverythingIsUnsupported(t *testing.T) {
 	_, _, pairErr := Pair()
 	t.Setenv(inheritedEnv, "3")
 	_, inheritedErr := Inherited()
-	for what, err := range map[string]error{"Listen": listenErr, "Dial": dialErr, "Pair": pairErr, "Inherited": inheritedErr} {
+	_, usersErr := Users("root")
+	_, groupsErr := Groups("wheel")
+	for what, err := range map[string]error{"Listen": listenErr, "Dial": dialErr, "Pair": pairErr, "Inherited": inheritedErr, "Users": usersErr, "Groups": groupsErr} {
 		if !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%s: %v", what, err)
 		}
