@@ -94,6 +94,13 @@ func (t *Target) Handoff(ctx context.Context, o *Offer) error {
 	return opError("handoff", t.addr, err)
 }
 
+// Connect connects to whoever listens at the endpoint now, if the target is not connected, as the next Handoff
+// would. The errors are those of [Dialer.Dial].
+func (t *Target) Connect(ctx context.Context) error {
+	_, err := t.channel(ctx)
+	return opError("dial", t.addr, err)
+}
+
 func (t *Target) handoff(ctx context.Context, o *Offer) error {
 	for try := 1; ; try++ {
 		g, err := t.channel(ctx)

@@ -166,13 +166,14 @@ const connectTimeout = 10 * time.Second
 // connectSoon connects in the background, so that the first connection does not have to wait for that, and
 // operators see who is there.
 func (e *endpoint) connectSoon() {
-	if e.current() != nil {
-		return
-	}
 	e.door.background.Go(func() {
 		ctx, cancel := context.WithTimeout(e.door.life, connectTimeout)
 		defer cancel()
-		if _, err := e.connected(ctx); err != nil {
+		t, err := e.connected(ctx)
+		if err == nil {
+			err = t.Connect(ctx)
+		}
+		if err != nil {
 			e.note(err)
 		}
 	})

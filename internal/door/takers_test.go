@@ -77,9 +77,9 @@ func TestTheEndpointWithTheFewestOffersUnderWayIsFirst(t *testing.T) {
 	stuck := must(usher.Listen(h.path("blog")))(t)
 	defer stuck.Close()
 	h.take("shop", whoami("shop"), nil)
-	h.open(`routes: [{match: {}, handoff: ["{blog}", "{shop}"], handoff_timeout: 30s}]`)
+	h.open(`routes: [{match: {}, handoff: ["{blog}", "{shop}"], handoff_timeout: 200ms}]`)
 	addr := h.addr("web")
-	// The turn is the stuck one's or the other's; after two connections it has one at most.
+	// One of the first two has its turn at the stuck one.
 	for range 2 {
 		conn := raw(t, addr)
 		send(t, conn, "GET / HTTP/1.1\r\nHost: x.test\r\n\r\n")
@@ -93,13 +93,15 @@ func TestTheEndpointWithTheFewestOffersUnderWayIsFirst(t *testing.T) {
 		return 0
 	}
 	eventually(t, "one waits at the stuck taker", func() bool { return open("blog") == 1 })
+	// A withdrawn offer counts until it is answered, so the others go to the taker that answers, but for one that
+	// comes before the answer to the last.
 	for range 50 {
 		if _, body, err := get(httpClient(t, addr, freshConns), "http://x.test/"); err != nil || !strings.HasPrefix(body, "shop") {
 			t.Fatalf("%q, %v", body, err)
 		}
 	}
-	if n := open("blog"); n != 1 {
-		t.Errorf("%d offers wait at the stuck taker, want 1", n)
+	if n := open("blog"); n > 3 {
+		t.Errorf("%d of 50 offers wait at the stuck taker, want 3 at most", n)
 	}
 }
 
