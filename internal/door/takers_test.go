@@ -93,15 +93,15 @@ func TestTheEndpointWithTheFewestOffersUnderWayIsFirst(t *testing.T) {
 		return 0
 	}
 	eventually(t, "one waits at the stuck taker", func() bool { return open("blog") == 1 })
-	// A withdrawn offer counts until it is answered, so the others go to the taker that answers, but for one that
-	// comes before the answer to the last.
+	// A withdrawn offer counts until it is answered, so the others go to the taker that answers, but for some that
+	// come before its answer to the last has. By turns it would be 25.
 	for range 50 {
 		if _, body, err := get(httpClient(t, addr, freshConns), "http://x.test/"); err != nil || !strings.HasPrefix(body, "shop") {
 			t.Fatalf("%q, %v", body, err)
 		}
 	}
-	if n := open("blog"); n > 3 {
-		t.Errorf("%d of 50 offers wait at the stuck taker, want 3 at most", n)
+	if n := open("blog"); n > 12 {
+		t.Errorf("%d of 50 offers wait at the stuck taker", n)
 	}
 }
 
