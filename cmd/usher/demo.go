@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
+	"time"
 
+	"github.com/go-usher/usher/internal/config"
+	"github.com/go-usher/usher/internal/door"
 	"github.com/spf13/cobra"
 )
 
@@ -77,12 +80,12 @@ func runDemo(out io.Writer, use func(context.Context, io.Writer, *demo) error) (
 		return err
 	}
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	front, err := openDoor(backends)
 	if err != nil {
 		return err
 	}
-	d := &demo{addr: l.Addr().String(), backends: backends}
-	defer openDoor(l, backends)()
+	defer shutDoor(front)
+	d := &demo{addr: front.Status().Listeners[0].Address, backends: backends}
 	d.introduce(out)
 	return use(ctx, out, d)
 }
@@ -109,21 +112,28 @@ func stopBackends(backends []*backend) {
 	}
 }
 
-// openDoor serves l until the function it returns is called; that one returns when no connection is the door's any more.
-func openDoor(l net.Listener, backends []*backend) (shut func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	d := newDoor(backends)
-	var served sync.WaitGroup
-	served.Go(func() {
-		if err := d.serve(ctx, l); err != nil {
-			complain(err)
-		}
-	})
-	return func() {
-		cancel()
-		served.Wait()
+// openDoor opens the door that usher serve opens, with a route for each backend.
+func openDoor(backends []*backend) (*door.Door, error) {
+	var yaml strings.Builder
+	yaml.WriteString("listeners: [{name: demo, address: '127.0.0.1:0'}]\nroutes:\n")
+	for _, b := range backends {
+		fmt.Fprintf(&yaml, "  - {match: {host: %s}, handoff: %q}\n", demoHost(b.name), b.endpoint)
 	}
+	c, err := config.Parse("demo", []byte(yaml.String()))
+	if err != nil {
+		return nil, err
+	}
+	return door.Start(door.Options{Config: c, Version: buildVersion()})
 }
+
+// shutDoor waits a moment for clients that are about to be handed over.
+func shutDoor(d *door.Door) {
+	ctx, cancel := context.WithTimeout(context.Background(), shutTimeout)
+	defer cancel()
+	_ = d.Shutdown(ctx) // the rest are clients that have not said what they want, and the demo is over
+}
+
+const shutTimeout = 100 * time.Millisecond
 
 // introduce says who is running.
 func (d *demo) introduce(out io.Writer) {

@@ -147,7 +147,7 @@ func serveBackend(name, endpoint string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: answering(name), ConnContext: rememberDoor, ReadHeaderTimeout: headTimeout}
+	server := &http.Server{Handler: answering(name), ConnContext: rememberDoor, ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
 	if _, err := io.WriteString(out, readyLine); err != nil {
