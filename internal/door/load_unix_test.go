@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +28,7 @@ import (
 	"github.com/go-usher/usher/internal/admin"
 	"github.com/go-usher/usher/internal/config"
 	"github.com/go-usher/usher/internal/faults"
+	"github.com/go-usher/usher/ipc"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,7 +44,8 @@ func init() {
 	roles["drip"] = playDrip
 }
 
-// playDoor is a door with few descriptors. Args: their number, the configuration. It says where it listens,
+// playDoor is a door. Args: how many descriptors it may have, 0 for as many as there are, the configuration, and
+// the number of the user to be, if it is to be another. It says where it listens, how it is each time it is asked,
 // and ends with its input.
 func playDoor(args []string) error {
 	n, _ := strconv.Atoi(args[0])
@@ -55,22 +58,42 @@ func playDoor(args []string) error {
 			return err
 		}
 	}
+	if len(args) > 2 {
+		if err := become(args[2]); err != nil {
+			return err
+		}
+	}
 	d, err := Start(Options{Config: c, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError + 1}))})
 	if err != nil {
 		return err
 	}
 	fmt.Println("listening", d.Status().Listeners[0].Address)
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
 		l := d.Status().Listeners[0]
-		fmt.Println("status", l.AcceptErrors, l.Accepted)
+		fmt.Println(in.Text(), l.AcceptErrors, l.Peeking, m.HeapInuse+m.StackInuse)
 	}
 	return d.Shutdown(context.Background())
 }
 
-// playTaker serves an endpoint. Args: the socket, and "accept" or "stuck", which accepts nothing. It says when it
-// listens. When its input ends it gives back what it has not claimed, serves the rest and ends.
+// playTaker serves an endpoint. Args: the socket, "accept" or "stuck", which accepts nothing, and then, if they
+// matter, the numbers of the user to be and of the one that the door is. It says when it listens. When its input ends it gives back what it has not claimed, serves the rest and ends.
 func playTaker(args []string) error {
+	if len(args) > 2 {
+		if err := become(args[2]); err != nil {
+			return err
+		}
+	}
 	lc := usher.ListenConfig{Replace: true}
+	if len(args) > 3 {
+		policy, err := ipc.Users(args[3])
+		if err != nil {
+			return err
+		}
+		lc.Policy, lc.Mode = policy, 0o666
+	}
 	l, err := lc.Listen(args[0])
 	if err != nil {
 		return err
@@ -190,6 +213,14 @@ func load(t *testing.T, addr string, clients, n int, more func() bool) (served, 
 	return ok.Load(), bad.Load(), times
 }
 
+// maxWaiting is what a connection in the peek phase may cost the door, in bytes: most of it is a goroutine's stack.
+const maxWaiting = 16 << 10
+
+func number(t *testing.T, s string) int {
+	t.Helper()
+	return must(strconv.Atoi(s))(t)
+}
+
 func never() bool { return false }
 
 func quantile(times []time.Duration, q float64) time.Duration {
@@ -208,16 +239,24 @@ endpoints: {dir: ` + h.dir + `}
 	door := faults.Start(t, "door", "0", yaml)
 	addr := strings.TrimSpace(door.Await("listening"))
 	_, _, alone := load(t, addr, 2, *loadConns, never)
+	door.Tell("before")
+	before := strings.Fields(door.Await("before"))
 	drip := faults.Start(t, "drip", addr, strconv.Itoa(*slowClients))
 	drip.Await("made")
 	began := time.Now()
 	served, lost, beside := load(t, addr, 2, *loadConns, func() bool { return time.Since(began) < 3*time.Second })
+	door.Tell("beside")
+	during := strings.Fields(door.Await("beside"))
+	memory := float64(number(t, during[2])-number(t, before[2])) / float64(*slowClients)
+	if n := number(t, during[1]); n < *slowClients || memory > maxWaiting {
+		t.Errorf("%d clients are in the peek phase, of which each costs %.0f bytes, want %d at least and %d at most", n, memory, *slowClients, maxWaiting)
+	}
 	drip.Tell("alive?")
 	if alive := strings.TrimSpace(drip.Await("alive")); alive != strconv.Itoa(*slowClients) {
 		t.Errorf("%s of %d slow clients are there at the end: they have not been there beside the good ones", alive, *slowClients)
 	}
-	t.Logf("%d connections beside %d slow clients: %d served, %d lost; median %v, 99 %% %v; without them %v, %v",
-		served+lost, *slowClients, served, lost, quantile(beside, .5), quantile(beside, .99), quantile(alone, .5), quantile(alone, .99))
+	t.Logf("%d connections beside %d slow clients, of %.0f bytes each: %d served, %d lost; median %v, 99 %% %v; without them %v, %v",
+		served+lost, *slowClients, memory, served, lost, quantile(beside, .5), quantile(beside, .99), quantile(alone, .5), quantile(alone, .99))
 	drip.Kill()
 	taker.End()
 	door.End()
@@ -240,7 +279,7 @@ endpoints: {dir: `+h.dir+`}
 		idle[i] = raw(t, addr)
 	}
 	served, lost, _ := load(t, addr, 64, *loadConns, never)
-	door.Tell("status?")
+	door.Tell("status")
 	status := strings.Fields(door.Await("status"))
 	if status[0] == "0" {
 		t.Error("the door has never been out of descriptors")
