@@ -10,8 +10,8 @@ SYSTEMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 freebsd/amd64 freebs
 # The library packages do nothing on these, and must build there all the same.
 OTHERS  = plan9/amd64 js/wasm wasip1/wasm solaris/amd64 aix/ppc64 dragonfly/amd64
 
-.PHONY: ci test fmt vet staticcheck race demo faults model cross windows wasm actionlint fuzz bench
-ci: test fmt vet staticcheck race demo model faults cross wasm actionlint windows
+.PHONY: ci test fmt vet staticcheck race demo faults load model real browser packages cross windows wasm actionlint fuzz bench package man
+ci: test fmt vet staticcheck race demo model faults load real browser packages cross wasm actionlint windows
 
 test:
 	go test ./...
@@ -44,6 +44,16 @@ model:
 FAULTS_CONNS ?= 10000
 faults:
 	go test -count=1 -run '^(TestChaos|TestNothingLeaks)$$' -v -timeout 30m . -chaos.conns=$(FAULTS_CONNS) -leak.handovers=$(FAULTS_CONNS)
+
+# The door beside slow clients, out of descriptors, while it is reloaded, and while its takers vanish.
+LOAD_SLOW  ?= 5000
+LOAD_CONNS ?= 10000
+load:
+	go test -count=1 -run 'UnderLoad|SlowClients|OutOfDescriptors' -v -timeout 10m ./internal/door -door.slow=$(LOAD_SLOW) -door.conns=$(LOAD_CONNS)
+
+# The dashboard in a real browser; a module of its own, so that the main one does not need what drives it.
+browser:
+	cd test/browser && go vet ./... && go test -count=1 ./...
 
 cross:
 	@set -e; for s in $(SYSTEMS); do \
@@ -79,3 +89,16 @@ fuzz:
 
 bench:
 	go test -run '^$$' -bench . -benchmem . ./ipc
+
+package: # dist/*.deb and *.rpm
+	packaging/build
+
+packages: # and whether they are what they should be
+	packaging/check
+
+man: # doc/man, for: man -M doc/man usher
+	go run ./cmd/usher man --dir doc/man
+
+# Real clients and backends at the real door: curl, openssl, wrk, h2load, chromium, nginx, HAProxy, those of them that are here.
+real:
+	USHER_REAL=1 go test -count=1 -run '^TestScripts$$/^serve' -v ./cmd/usher
