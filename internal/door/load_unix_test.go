@@ -108,6 +108,9 @@ func playTaker(args []string) error {
 	if err := l.Shutdown(context.Background()); err != nil && !errors.Is(err, net.ErrClosed) {
 		return err
 	}
+	if args[1] == "accept" {
+		<-served // first: a connection that Serve has just accepted Shutdown would not see
+	}
 	if err := s.Shutdown(context.Background()); !errors.Is(err, net.ErrClosed) { // the listener is, already
 		return err
 	}

@@ -122,7 +122,7 @@ func (h *house) open(yaml string) {
 	h.t.Cleanup(func() {
 		h.shut()
 		if h.t.Failed() {
-			h.t.Logf("the door's log:\n%s", h.log.String())
+			h.t.Logf("the door's log, of its refusals and the last of the rest:\n%s", h.log.short())
 		}
 	})
 }
@@ -184,6 +184,18 @@ func (l *logged) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// short is what a person may want to read of a log that may have thousands of lines.
+func (l *logged) short() string {
+	lines := strings.SplitAfter(l.String(), "\n")
+	var b strings.Builder
+	for i, line := range lines {
+		if i >= len(lines)-50 || !strings.Contains(line, "outcome=handed_over") && !strings.Contains(line, "msg=ended") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }
 
 // taker is a server at an endpoint.
