@@ -1,17 +1,19 @@
 // Hello is a web server that takes its connections from a front door: run it with the name of its endpoint,
-// as "hello shop", beside "usher serve". On SIGTERM or SIGINT it takes no more, finishes what it has, and ends.
+// as "hello shop", beside "usher serve". On SIGTERM or SIGINT, and when another process replaces it, it takes
+// no more, serves what it has, and ends.
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/go-usher/usher"
 )
@@ -26,25 +28,69 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	s := &http.Server{Handler: http.HandlerFunc(hello)}
-	go shutDownOnSignal(s)
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, usher.ErrReplaced) {
-		log.Fatal(err)
-	}
-	// Both Serve and a shutdown under way return before the last request is answered.
-	if err := s.Shutdown(context.Background()); err != nil && !errors.Is(err, net.ErrClosed) {
-		log.Fatal(err)
-	}
-	l.Shutdown(context.Background()) // the door hears how the last connection ended
+	var f fresh
+	s := &http.Server{Handler: f.handler(http.HandlerFunc(hello)), ConnContext: f.add, ConnState: f.changed}
+
+	signals, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(signals, func() { l.Shutdown(context.Background()) }) // what is not claimed goes back to the door
+	err = s.Serve(l)                                                        // until then, or until it is replaced
+	log.Print(err)
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	f.wait(ctx)
+	s.Shutdown(ctx) // waits for the requests under way
+	l.Shutdown(ctx) // waits until the door has heard how the last connections ended
 }
 
 func hello(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "Hello %s, this is %s (process %d), and you asked for %s%s.\n", r.RemoteAddr, os.Args[1], os.Getpid(), r.Host, r.URL.Path)
 }
 
-func shutDownOnSignal(s *http.Server) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	<-signals
-	s.Shutdown(context.Background())
+// fresh counts connections whose first request has not reached its handler. A net/http server that is being
+// shut down closes those without an answer, so it must wait for them first.
+type fresh struct {
+	conns sync.Map // of struct{}, by net.Conn
+	n     sync.WaitGroup
+}
+
+type connKey struct{}
+
+func (f *fresh) add(ctx context.Context, c net.Conn) context.Context {
+	f.conns.Store(c, struct{}{})
+	f.n.Add(1)
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+func (f *fresh) done(c any) {
+	if _, was := f.conns.LoadAndDelete(c); was {
+		f.n.Done()
+	}
+}
+
+func (f *fresh) handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.done(r.Context().Value(connKey{}))
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (f *fresh) changed(c net.Conn, state http.ConnState) {
+	if state == http.StateClosed {
+		f.done(c)
+	}
+}
+
+// wait waits until there are none. Serve must have returned: then no more come.
+func (f *fresh) wait(ctx context.Context) {
+	none := make(chan struct{})
+	go func() {
+		f.n.Wait()
+		close(none)
+	}()
+	select {
+	case <-none:
+	case <-ctx.Done(): // a client may never make a request
+	}
 }

@@ -99,7 +99,14 @@ func playTaker(args []string) error {
 		return err
 	}
 	fmt.Println("ready")
-	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, os.Getpid()) })}
+	var fresh sync.WaitGroup // connections whose request has not reached the handler
+	s := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fresh.Done() // each has one request
+			fmt.Fprint(w, os.Getpid())
+		}),
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context { fresh.Add(1); return ctx },
+	}
 	served := make(chan error, 1)
 	if args[1] == "accept" {
 		go func() { served <- s.Serve(l) }()
@@ -109,7 +116,8 @@ func playTaker(args []string) error {
 		return err
 	}
 	if args[1] == "accept" {
-		<-served // first: a connection that Serve has just accepted Shutdown would not see
+		<-served
+		fresh.Wait() // a server that is being shut down closes those without an answer
 	}
 	if err := s.Shutdown(context.Background()); !errors.Is(err, net.ErrClosed) { // the listener is, already
 		return err
