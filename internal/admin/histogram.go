@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 )
@@ -43,4 +44,47 @@ func (d *Durations) Histogram() Histogram {
 		h.Counts[i] = d.counts[i].Load()
 	}
 	return h
+}
+
+// Total returns how many durations there are.
+func (h Histogram) Total() uint64 {
+	var n uint64
+	for _, c := range h.Counts {
+		n += c
+	}
+	return n
+}
+
+// Quantile returns an estimate, in seconds, of the duration that the share q (0 to 1) of all does not exceed.
+// Like histogram_quantile of Prometheus it takes the durations of a bucket for evenly spread, and what is over
+// the last bound for that bound. It returns NaN if there are no durations.
+func (h Histogram) Quantile(q float64) float64 {
+	rank := q * float64(h.Total())
+	lower, below := 0.0, 0.0
+	for i, upper := range Bounds {
+		if i >= len(h.Counts) {
+			break
+		}
+		n := float64(h.Counts[i])
+		if n > 0 && below+n >= rank {
+			return lower + (upper-lower)*(rank-below)/n
+		}
+		lower, below = upper, below+n
+	}
+	if h.Total() == 0 {
+		return math.NaN()
+	}
+	return Bounds[len(Bounds)-1]
+}
+
+// cumulative returns the counts as Prometheus has them: for each bound, how many do not exceed it.
+func (h Histogram) cumulative() (count uint64, buckets map[float64]uint64) {
+	buckets = make(map[float64]uint64, len(Bounds))
+	for i, bound := range Bounds {
+		if i < len(h.Counts) {
+			count += h.Counts[i]
+		}
+		buckets[bound] = count
+	}
+	return h.Total(), buckets
 }
