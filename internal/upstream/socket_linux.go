@@ -1,8 +1,7 @@
 package upstream
 
 import (
-	"unsafe"
-
+	"github.com/go-usher/usher/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,12 +16,10 @@ func hungUp(fd uintptr) bool {
 	}
 }
 
-// abort resets a connection of TCP now, by connect(2) with AF_UNSPEC. SO_LINGER alone, which resets when the
-// connection is closed, would not do for one that was on offer: its Close ends the stream before that, and a
-// taker that was stopped may still have a copy of the descriptor coming, which keeps the connection open. It
-// is there for sandboxes that do not know the other way.
+// abort resets a connection of TCP now. SO_LINGER alone, which resets when the connection is closed, would not do for
+// one that was on offer: its Close ends the stream before that, and a taker that was stopped may still have a copy of
+// the descriptor coming, which keeps the connection open.
 func abort(fd uintptr) {
 	_ = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	var unspec unix.RawSockaddr // AF_UNSPEC is 0
-	_, _, _ = unix.Syscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec))
+	_ = sys.Disconnect(fd) // it fails for one that has ended already
 }
