@@ -71,7 +71,7 @@ func TestAnUnprivilegedDoor(t *testing.T) {
 	}
 	taker := faults.Start(t, "taker", h.path("shop"), "accept", bob, alice)
 	taker.Await("ready")
-	door := faults.Start(t, "door", "0", `
+	door := faults.Start(t, "door", "many", `
 listeners: [{name: web, address: "127.0.0.1:0"}]
 routes: [{match: {}, handoff: shop}]
 endpoints: {dir: `+h.dir+`, pin: {shop: `+bob+`}}
