@@ -12,9 +12,9 @@ import (
 )
 
 // TestMain makes the command usher of this test binary: for the scripts, for the tests that look it up in $PATH, and for the demo when it
-// executes itself.
+// executes itself. The scripts have their backend of it, too.
 func TestMain(m *testing.M) {
-	testscript.Main(leakChecked{m}, map[string]func(){"usher": main})
+	testscript.Main(leakChecked{m}, map[string]func(){"usher": main, "backend": backendMain})
 }
 
 // leakChecked fails a run that passed but left goroutines.
@@ -29,10 +29,6 @@ func (m leakChecked) Run() int {
 		return 1
 	}
 	return 0
-}
-
-func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/script", RequireExplicitExec: true})
 }
 
 func TestVersionLine(t *testing.T) {

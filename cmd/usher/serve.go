@@ -87,9 +87,6 @@ func (s *server) run() error {
 	if err != nil {
 		return err
 	}
-	for _, l := range s.door.Status().Listeners {
-		s.log.Info("listening", "listener", l.Name, "address", l.Address)
-	}
 	s.notify.Ready(s.summary())
 
 	go s.notify.Watch(ctx, s.healthy)

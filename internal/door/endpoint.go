@@ -32,6 +32,7 @@ type endpoint struct {
 
 	mu     sync.Mutex
 	target *usher.Target
+	taker  int   // the process that the log says is connected, 0 if none
 	failed error // the last try, if that failed
 	closed bool
 }
@@ -114,6 +115,9 @@ func (e *endpoint) handoff(ctx context.Context, o *usher.Offer) error {
 	switch {
 	case err == nil:
 		e.stats.claimed.Add(1)
+		if !there {
+			e.announce(t)
+		}
 		return nil
 	case errors.Is(err, usher.ErrDeclined):
 		e.stats.declined.Add(1)
@@ -150,7 +154,6 @@ func (e *endpoint) connected(ctx context.Context) (*usher.Target, error) {
 		return nil, fmt.Errorf("endpoint %s is not used any more", e.name)
 	}
 	e.target, e.failed = t, nil
-	e.door.log.Info("a taker is connected", "endpoint", e.name, "pid", takerOf(t).PID)
 	return t, nil
 }
 
@@ -175,8 +178,22 @@ func (e *endpoint) connectSoon() {
 		}
 		if err != nil {
 			e.note(err)
+			return
 		}
+		e.announce(t)
 	})
+}
+
+// announce logs who is connected, once.
+func (e *endpoint) announce(t *usher.Target) {
+	who, ok := t.Taker()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !ok || who.PID == e.taker {
+		return
+	}
+	e.taker, e.failed = who.PID, nil
+	e.door.log.Info("a taker is connected", "endpoint", e.name, "pid", who.PID)
 }
 
 // note remembers a failure for the operator.
@@ -193,6 +210,9 @@ func (e *endpoint) note(err error) {
 func (e *endpoint) lost(who ipc.Peer, err error) {
 	e.mu.Lock()
 	e.failed = err
+	if e.taker == who.PID {
+		e.taker = 0
+	}
 	e.mu.Unlock()
 	e.door.log.Info("a taker is gone", "endpoint", e.name, "pid", who.PID, "reason", err)
 }
@@ -309,11 +329,6 @@ func (e *endpoint) status() admin.EndpointStatus {
 		s.Error = e.failed.Error()
 	}
 	return s
-}
-
-func takerOf(t *usher.Target) ipc.Peer {
-	who, _ := t.Taker()
-	return who
 }
 
 // userNames are those that were looked up before: a status with many takers should not read /etc/passwd for

@@ -71,6 +71,7 @@ func (d *Door) open(address string) (net.Listener, error) {
 func (l *listener) use(lc *config.Listener) {
 	s := &listenerSettings{Listener: lc, trusted: lc.AcceptProxy, stats: l.door.stats.listener(lc.Name)}
 	if l.settings.Swap(s) == nil {
+		l.door.log.Info("listening", "listener", s.Name, "address", l.l.Addr().String())
 		l.door.work.Go(l.acceptAll)
 	}
 }
