@@ -147,14 +147,22 @@ func (e *endpoint) connected(ctx context.Context) (*usher.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed { // by a reload, while this was under way
+	if !e.adopt(t) {
 		t.Close()
 		return nil, fmt.Errorf("endpoint %s is not used any more", e.name)
 	}
-	e.target, e.failed = t, nil
+	e.announce(t)
 	return t, nil
+}
+
+// adopt makes t the endpoint's target, unless a reload has closed the endpoint meanwhile.
+func (e *endpoint) adopt(t *usher.Target) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.closed {
+		e.target = t
+	}
+	return !e.closed
 }
 
 func (e *endpoint) current() *usher.Target {
