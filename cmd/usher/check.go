@@ -26,7 +26,12 @@ func newCheckCommand() *cobra.Command {
 
 It also warns of users and groups that this machine does not know, and of what has no effect. The exit code
 is 0 when there is nothing but warnings, else 1.`,
-		Args: cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("the file goes with --config: usher check --config %s", args[0])
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.schema {
 				return printSchema(cmd.OutOrStdout())
@@ -67,12 +72,19 @@ func (o *checkOptions) check(out, errOut io.Writer) error {
 		complainOf(errOut, "warning: ", warnings)
 	}
 	if len(wrong) > 0 {
-		return fmt.Errorf("%s is not valid: %d errors", o.config, len(wrong))
+		return fmt.Errorf("%s is not valid: %s", o.config, counted(len(wrong), "error"))
 	}
 	if !o.json {
-		_, err = fmt.Fprintf(out, "%s: ok, %d listeners, %d routes\n", o.config, len(c.Listeners), len(c.Routes))
+		_, err = fmt.Fprintf(out, "%s: ok, %s, %s\n", o.config, counted(len(c.Listeners), "listener"), counted(len(c.Routes), "route"))
 	}
 	return err
+}
+
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // complainOf tells of each error, with the line that it is in, as compilers do.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,16 +61,13 @@ With --json it prints what the door tells, as it is: see /status.json.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().StringVar(&address, "admin", "127.0.0.1:9901", "the door's admin address, HOST:PORT or unix:PATH")
+	cmd.Flags().StringVar(&address, "admin", "127.0.0.1:9901", "the door's admin `ADDR`, HOST:PORT or unix:PATH")
 	return cmd
 }
 
 // askStatus returns the status of the door at an admin address, which is JSON.
 func askStatus(ctx context.Context, address string) ([]byte, error) {
-	network, dialed, host := "tcp", address, address
-	if path, isUnix := strings.CutPrefix(address, admin.UnixPrefix); isUnix {
-		network, dialed, host = "unix", path, "localhost"
-	}
+	network, dialed, host := splitAdmin(address)
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+"/status.json", nil)
 	if err != nil || dialed == "" {
 		return nil, fmt.Errorf("%q is not an admin address: it is HOST:PORT or unix:PATH", address)
@@ -86,6 +84,22 @@ func askStatus(ctx context.Context, address string) ([]byte, error) {
 	}
 	defer answer.Body.Close()
 	return readStatus(answer, address)
+}
+
+// splitAdmin returns what to dial, empty if the address is none, and the host to ask for.
+func splitAdmin(address string) (network, dialed, host string) {
+	if path, isUnix := strings.CutPrefix(address, admin.UnixPrefix); isUnix {
+		return "unix", path, "localhost"
+	}
+	name, port, err := net.SplitHostPort(address)
+	if err != nil || port == "" {
+		return "", "", ""
+	}
+	if name == "" { // net.Dial takes that for this machine, but the door answers to names
+		name = "localhost"
+	}
+	address = net.JoinHostPort(name, port)
+	return "tcp", address, address
 }
 
 // unreachable says what the operator can do about it.
@@ -130,12 +144,12 @@ func writeStatus(out io.Writer, s *admin.Status) error {
 
 	w.table("LISTENER\tADDRESS\tSNIFF\tACCEPTED\tERRORS\tPEEKING\tOPEN\tSTATE")
 	for _, l := range s.Listeners {
-		w.row(l.Name, l.Address, l.Sniff, l.Accepted, l.AcceptErrors, l.Peeking, l.Open, orElse(l.Error, "listens"))
+		w.row(l.Name, l.Address, l.Sniff, l.Accepted, l.AcceptErrors, l.Peeking, l.Open, cmp.Or(l.Error, "listens"))
 	}
 	w.table("ROUTE\tMATCH\tTARGET\tHANDED OVER\tPROXIED\tREFUSED\tMEDIAN\tP99")
 	for _, r := range s.Routes {
 		handed, proxied, refused := countConnections(r.Connections)
-		w.row(r.Name, orElse(r.Match, "-"), orElse(r.Target, "-"), handed, proxied, refused,
+		w.row(r.Name, cmp.Or(r.Match, "-"), cmp.Or(r.Target, "-"), handed, proxied, refused,
 			inSeconds(r.Handover.Quantile(0.5)), inSeconds(r.Handover.Quantile(0.99)))
 	}
 	w.table("ENDPOINT\tSTATE\tCLAIMED\tDECLINED\tWITHDRAWN\tTAKERS")
@@ -152,7 +166,7 @@ func writeStatus(out io.Writer, s *admin.Status) error {
 	}
 	w.table("REFUSED\tCLIENT\tLISTENER\tROUTE\tHOST\tOUTCOME\tREASON")
 	for _, r := range s.Refusals[:min(len(s.Refusals), shownRefusals)] {
-		w.row(r.Time.Local().Format(time.DateTime), r.Client, r.Listener, orElse(r.Route, "-"), orElse(r.Host, "-"), r.Outcome, r.Reason)
+		w.row(r.Time.Local().Format(time.DateTime), r.Client, r.Listener, cmp.Or(r.Route, "-"), cmp.Or(r.Host, "-"), r.Outcome, r.Reason)
 	}
 	return w.end()
 }
@@ -169,7 +183,7 @@ func readiness(s *admin.Status) string {
 }
 
 func configInWords(c *admin.ConfigStatus) string {
-	words := fmt.Sprintf("config %s, loaded %s", orElse(c.Path, "without a file"), c.Loaded.Local().Format(time.DateTime))
+	words := fmt.Sprintf("config %s, loaded %s", cmp.Or(c.Path, "without a file"), c.Loaded.Local().Format(time.DateTime))
 	if c.Error != "" {
 		words += "; the last reload failed: " + c.Error
 	}
@@ -195,7 +209,7 @@ func takersInWords(takers []admin.TakerStatus) string {
 	for i, t := range takers {
 		words[i] = fmt.Sprintf("%d (%s, %d open)", t.PID, t.User, t.Open)
 	}
-	return orElse(strings.Join(words, ", "), "-")
+	return cmp.Or(strings.Join(words, ", "), "-")
 }
 
 // inSeconds keeps three digits: more than the buckets of a histogram can tell.
@@ -212,13 +226,6 @@ func withReason(state, reason string) string {
 		return state
 	}
 	return state + ": " + reason
-}
-
-func orElse(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
 }
 
 // tables writes lines, and tables that have a header and columns as wide as they need. A table without rows is

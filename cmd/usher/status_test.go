@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -120,6 +121,17 @@ func TestStatusPrintsTables(t *testing.T) {
 		if got != exampleTables {
 			t.Errorf("at %s it prints:\n%s\nwant:\n%s", address, got, exampleTables)
 		}
+	}
+}
+
+func TestStatusTakesAPortAloneForThisMachine(t *testing.T) {
+	_, port, err := net.SplitHostPort(serveAdmin(t, "localhost:0", statusHandler(exampleStatus())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := runStatus("--admin", ":"+port)
+	if got != exampleTables || err != nil {
+		t.Errorf("it prints, with the error %v:\n%s", err, got)
 	}
 }
 

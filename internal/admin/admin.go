@@ -95,7 +95,7 @@ func (o *Options) serveStatus(w http.ResponseWriter, r *http.Request) {
 	}
 	// It marshals everything before it writes anything, and a Status always can be marshalled: what is left
 	// to fail is a client that has gone.
-	_ = json.NewEncoder(body).Encode(document{o.Status(), Bounds})
+	_ = json.NewEncoder(body).Encode(document{o.Status(), Bounds[:]})
 }
 
 // acceptsGzip reads Accept-Encoding (RFC 9110, section 12.5.3) as far as it matters here: gzip is accepted

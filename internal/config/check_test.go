@@ -28,9 +28,9 @@ func TestCheckWarnsOfWhatShouldBeLookedAt(t *testing.T) {
 		{"a user that there is", route + "endpoints: {users: ['" + me.Username + "'], pin: {shop: '" + me.Username + "'}}\n", nil},
 		{"numbers and SIDs without a name", route + "endpoints: {users: [4242424, S-1-5-21-1-2-3-4], groups: [4242424], pin: {spare: 4242424}}\n", nil},
 		{"users and groups that there are not", route + "endpoints:\n  users: [no-such-user]\n  groups: [no-such-group]\n  pin: {shop: no-such-owner}\n", []string{
-			`4:11: endpoints.users[0]: this machine knows no user "no-such-user"`,
-			`5:12: endpoints.groups[0]: this machine knows no group "no-such-group"`,
-			`6:15: endpoints.pin.shop: this machine knows no user "no-such-owner"`,
+			`4:11: endpoints.users[0]: this machine knows no user "no-such-user": a door here would not start`,
+			`5:12: endpoints.groups[0]: this machine knows no group "no-such-group": a door here would not start`,
+			`6:15: endpoints.pin.shop: this machine knows no user "no-such-owner": a door here would not start`,
 		}},
 		{"a pinned endpoint that no route hands over to", route + "endpoints: {pin: {shopp: 0}}\n", []string{
 			"3:26: endpoints.pin.shopp: no route hands over to this endpoint",

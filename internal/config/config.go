@@ -97,8 +97,9 @@ type Limits struct {
 	// needed.
 	PeekTimeout time.Duration `yaml:"peek_timeout" default:"5s" min:"1ms"`
 
-	// PeekBytes is how many first bytes may be needed for that.
-	PeekBytes Size `yaml:"peek_bytes" default:"16KiB" min:"1" max:"1MiB"`
+	// PeekBytes is how many first bytes may be needed for that. On Unix the door leaves them where they are,
+	// in the kernel, whose buffer for a connection may never have more than 64KiB at once.
+	PeekBytes Size `yaml:"peek_bytes" default:"16KiB" min:"1" max:"64KiB"`
 
 	// Peeking is how many connections may be in the peek phase at once. While there are so many, the one
 	// that has been in it the longest is closed for each new one.

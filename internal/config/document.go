@@ -200,9 +200,17 @@ func (d *document) link(n ast.Node, anchors map[string]ast.Node) {
 	case *ast.AliasNode:
 		name := n.Value.String()
 		if d.aliases[n] = anchors[name]; anchors[name] == nil {
-			d.fail(nil, n, "no anchor &%s before this alias", name)
+			d.fail(nil, n, "no anchor &%s before this alias%s", name, needsQuotes(name))
 		}
 	}
+}
+
+// needsQuotes is for the wildcard of a host that YAML takes for an alias.
+func needsQuotes(alias string) string {
+	if !strings.HasPrefix(alias, ".") {
+		return ""
+	}
+	return fmt.Sprintf(`; if it is a string, it needs quotes: "*%s"`, alias)
 }
 
 // resolve follows anchors and aliases to a value. It returns nil for an alias without an anchor, which has

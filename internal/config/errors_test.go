@@ -26,6 +26,12 @@ var badFiles = []struct {
 	{"values nested too deep", shortest + "log: " + strings.Repeat("[", 70) + strings.Repeat("]", 70), []string{"2:69: values are nested more than 64 deep"}},
 	{"lists nested too deep on one line", shortest + "routes:\n" + strings.Repeat("- ", 70) + "a", []string{"3:129: values are nested more than 64 deep"}},
 	{"an alias without an anchor", shortest + "log: *log\n", []string{"2:6: no anchor &log before this alias"}},
+	{"a wildcard without quotes", shortest + "routes:\n  - match: {host: *.example.com}\n    handoff: shop\n", []string{
+		`3:19: no anchor &.example.com before this alias; if it is a string, it needs quotes: "*.example.com"`,
+	}},
+	{"a wildcard without quotes in a list", shortest + "routes:\n  - match:\n      host: [a.example, *.example.com, b.example]\n    handoff: shop\n", []string{
+		`4:25: no anchor &.example.com before this alias; if it is a string, it needs quotes: "*.example.com"`,
+	}},
 	{"an anchor that holds its own alias", shortest + "log: &log {level: *log}\n", []string{"2:19: no anchor &log before this alias"}},
 	{"an anchor that comes later", shortest + "log: *log\nendpoints: {dir: &log x}\n", []string{"2:6: no anchor &log before this alias"}},
 	{"a merge of a list of aliases, one without an anchor", shortest + "log: {<<: [*a], level: info}\n", []string{"2:12: no anchor &a before this alias"}},
@@ -81,7 +87,8 @@ var badFiles = []struct {
 	{"a size in KB", "listeners: [{address: ':1', limits: {peek_bytes: 16KB}}]\n", []string{`1:50: listeners[0].limits.peek_bytes: "16KB" is not a size: a number, or one with the unit KiB or MiB (1024s), kB or MB (1000s)`}},
 	{"a size in words", "listeners: [{address: ':1', limits: {peek_bytes: much}}]\n", []string{`1:50: listeners[0].limits.peek_bytes: "much" is not a size: a number, or one with the unit KiB or MiB (1024s), kB or MB (1000s)`}},
 	{"a size of 0", "listeners: [{address: ':1', limits: {peek_bytes: 0}}]\n", []string{"1:50: listeners[0].limits.peek_bytes: 0 is too little: the least is 1"}},
-	{"a size beyond what an offer carries", "listeners: [{address: ':1', limits: {peek_bytes: 2MiB}}]\n", []string{"1:50: listeners[0].limits.peek_bytes: 2MiB is too much: the most is 1MiB"}},
+	{"a size beyond what can be peeked", "listeners: [{address: ':1', limits: {peek_bytes: 1MiB}}]\n", []string{"1:50: listeners[0].limits.peek_bytes: 1MiB is too much: the most is 64KiB"}},
+	{"a size one byte beyond what can be peeked", "listeners: [{address: ':1', limits: {peek_bytes: 65537}}]\n", []string{"1:50: listeners[0].limits.peek_bytes: 65537 is too much: the most is 64KiB"}},
 	{"a size beyond all", "listeners: [{address: ':1', limits: {peek_bytes: 99999999999999MiB}}]\n", []string{"1:50: listeners[0].limits.peek_bytes: 99999999999999MiB is out of range"}},
 	{"limits of 0 and less", "listeners:\n  - address: ':1'\n    limits:\n      peeking: 0\n      per_ip: -1\n      per_ip_rate: -1\n", []string{
 		"4:16: listeners[0].limits.peeking: 0 is too little: the least is 1",

@@ -47,7 +47,7 @@ func (d *document) lintUser(p *path, name string) {
 		return
 	}
 	if _, err := user.Lookup(name); err != nil {
-		d.warn(p, "this machine knows no user %q", name)
+		d.warn(p, "this machine knows no user %q: a door here would not start", name)
 	}
 }
 
@@ -56,7 +56,7 @@ func (d *document) lintGroup(p *path, name string) {
 		return
 	}
 	if _, err := user.LookupGroup(name); err != nil {
-		d.warn(p, "this machine knows no group %q", name)
+		d.warn(p, "this machine knows no group %q: a door here would not start", name)
 	}
 }
 

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"reflect"
@@ -69,7 +68,7 @@ func Check(path string) (c *Config, warnings Errors, err error) {
 		return nil, nil, err
 	}
 	d.lint(c)
-	d.warnings.err() // sorts them
+	d.warnings.sort()
 	return c, d.warnings, nil
 }
 
@@ -80,11 +79,7 @@ func read(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	return data, nil
+	return io.ReadAll(io.LimitReader(f, MaxFile+1))
 }
 
 // config decodes and validates. Files that are not YAML get no further errors.

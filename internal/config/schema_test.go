@@ -331,7 +331,7 @@ func TestTheReferenceHasASectionForEachTypeAndAnItemForEachKey(t *testing.T) {
 	for _, line := range []string{
 		"  *One of `auto`, `tls`, `http`, `none`; default `auto`.*\n",
 		"  *A string; required.*\n",
-		"  *A size; default `16KiB`; at least `1`; at most `1MiB`.*\n",
+		"  *A size; default `16KiB`; at least `1`; at most `64KiB`.*\n",
 		"  *True or false; default `true`.*\n",
 		"  *A list of [Listener](#listener); required; at least `1` item.*\n",
 		"- [Target](#target) is where they go. ",

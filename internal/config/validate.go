@@ -50,7 +50,7 @@ func (v *validator) checkListeners() {
 		v.nameListener(l, p, names)
 		v.listeners[l.Name] = l
 	}
-	if len(v.c.Listeners) > 0 && v.c.Admin != nil {
+	if v.c.Admin != nil {
 		if at, _, err := listens(v.c.Admin.Address, true); err == nil && at != "" {
 			places.add(string(at), adminPath.key("address"), "%q is where %s listens (line %d)", v.c.Admin.Address)
 		}

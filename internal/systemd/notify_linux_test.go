@@ -67,10 +67,9 @@ func TestNewsReachesSystemdInOneDatagram(t *testing.T) {
 	}{
 		{"ready", func(n *Notifier) { n.Ready("2 listeners, 7 routes") }, "READY=1\nSTATUS=2 listeners, 7 routes"},
 		{"stopping", (*Notifier).Stopping, "STOPPING=1"},
-		{"a status", func(n *Notifier) { n.Status("draining, 12 left") }, "STATUS=draining, 12 left"},
-		{"no status", func(n *Notifier) { n.Status("") }, "STATUS="},
-		{"a status of two lines has one", func(n *Notifier) { n.Status("a\nSTOPPING=1\r\nb\x00\x1b[0m") }, "STATUS=a STOPPING=1  b  [0m"},
-		{"a status that is not UTF-8", func(n *Notifier) { n.Status("caf\xe9 \u00e9") }, "STATUS=caf\uFFFD \u00e9"},
+		{"no status", func(n *Notifier) { n.Ready("") }, "READY=1\nSTATUS="},
+		{"a status of two lines has one", func(n *Notifier) { n.Ready("a\nSTOPPING=1\r\nb\x00\x1b[0m") }, "READY=1\nSTATUS=a STOPPING=1  b  [0m"},
+		{"a status that is not UTF-8", func(n *Notifier) { n.Ready("caf\xe9 \u00e9") }, "READY=1\nSTATUS=caf\uFFFD \u00e9"},
 	}
 	sockets := []struct{ name, address string }{
 		{"a socket in a folder", filepath.Join(t.TempDir(), "notify")},
@@ -139,7 +138,6 @@ func TestWithoutAManagerNothingIsDone(t *testing.T) {
 	n.Ready("ready")
 	n.Reloading()
 	n.Stopping()
-	n.Status("status")
 	n.Watch(context.Background(), func() error {
 		t.Error("asked for the health of a service that is not watched")
 		return nil
@@ -223,9 +221,9 @@ func FuzzStatus(f *testing.F) {
 			t.Skip("more than a datagram may hold")
 		}
 		n := mustNotFail(t)
-		n.Status(status)
+		n.Ready(status)
 		got := m.next(t)
-		if text, ok := strings.CutPrefix(got, "STATUS="); !ok || strings.ContainsAny(text, "\x00\n\r") || !utf8.ValidString(text) {
+		if text, ok := strings.CutPrefix(got, "READY=1\nSTATUS="); !ok || strings.ContainsAny(text, "\x00\n\r") || !utf8.ValidString(text) {
 			t.Errorf("systemd hears %q", got)
 		}
 	})

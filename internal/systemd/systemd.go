@@ -35,8 +35,8 @@ type Notifier struct {
 }
 
 // Ready says that the service has started or, after Reloading, that the reload is over, whether it succeeded or
-// not. status is as for Status.
-func (n *Notifier) Ready(status string) { n.send("ready", readyState(status)) }
+// not. status is the line about the service that systemctl status shows.
+func (n *Notifier) Ready(status string) { n.send("ready", "READY=1\nSTATUS="+oneLine(status)) }
 
 // Reloading says that the configuration is being loaded anew. Ready must follow: until it does, a service of
 // Type=notify-reload (systemd 253) counts as reloading, and is ended after its start time-out.
@@ -44,9 +44,6 @@ func (n *Notifier) Reloading() { n.send("reloading", reloadingState()) }
 
 // Stopping says that the service has begun to end.
 func (n *Notifier) Stopping() { n.send("stopping", "STOPPING=1") }
-
-// Status sets the line about the service that systemctl status shows.
-func (n *Notifier) Status(status string) { n.send("status", statusState(status)) }
 
 // Watch tells systemd's watchdog that the service lives, now and then at half of WatchdogSec, until ctx ends;
 // if there is no watchdog for this process it returns at once. While healthy returns an error, or does not
@@ -91,17 +88,14 @@ func (n *Notifier) failed(err error) {
 	}
 }
 
-// readyState has both lines in one datagram, so that no other status comes between them.
-func readyState(status string) string { return "READY=1\n" + statusState(status) }
-
-// statusState keeps a status to its line: what followed a line break would be another assignment, as STOPPING=1,
+// oneLine keeps a status to its line: what followed a line break would be another assignment, as STOPPING=1,
 // and systemd drops a status that is not UTF-8.
-func statusState(status string) string {
+func oneLine(status string) string {
 	status = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
 		}
 		return r
 	}, status)
-	return "STATUS=" + strings.ToValidUTF8(status, "\uFFFD")
+	return strings.ToValidUTF8(status, "\uFFFD")
 }

@@ -18,7 +18,6 @@ func TestWithoutSystemdNothingIsDone(t *testing.T) {
 	n.Ready("ready")
 	n.Reloading()
 	n.Stopping()
-	n.Status("status")
 	n.Watch(context.Background(), func() error {
 		t.Error("asked for the health of a service that is not watched")
 		return nil

@@ -169,7 +169,13 @@ func TestChangesAreAnnounced(t *testing.T) {
 		want   string
 	}{
 		{"an endpoint", func(s *admin.Status) { s.Endpoints[0].State = "absent" }, "Endpoint shop is absent."},
-		{"an upstream", func(s *admin.Status) { s.Upstreams[1].Healthy = true }, "Upstream 10.0.4.12:9000 is healthy."},
+		{"an upstream", func(s *admin.Status) { s.Upstreams[1].Healthy = true }, "Upstream 10.0.4.12:9000 of legacy is healthy."},
+		{"an upstream that has another health in another route", func(s *admin.Status) {
+			unfit := s.Upstreams[1]
+			unfit.Route = "old"
+			s.Upstreams = append(s.Upstreams, unfit)
+			s.Upstreams[1].Healthy = true
+		}, "Upstream 10.0.4.12:9000 of legacy is healthy."},
 		{"a new configuration", func(s *admin.Status) { s.Config.Loaded = s.Now }, "A new configuration is in force."},
 		{"another process", func(s *admin.Status) { s.PID++ }, "Another process is the door now."},
 		{"many things", func(s *admin.Status) {

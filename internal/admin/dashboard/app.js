@@ -329,7 +329,7 @@ function changes(before, after) {
   news.push(
     ...changed(before.listeners, after.listeners, (l) => l.name, (l) => (l.error ? "does not listen" : "listens"), "Listener"),
     ...changed(before.endpoints, after.endpoints, (e) => e.name, (e) => `is ${endpointState(e).text.toLowerCase()}`, "Endpoint"),
-    ...changed(before.upstreams, after.upstreams, (u) => u.address, (u) => (u.healthy ? "is healthy" : "is unfit"), "Upstream"),
+    ...changed(before.upstreams, after.upstreams, (u) => `${u.address} of ${u.route}`, (u) => (u.healthy ? "is healthy" : "is unfit"), "Upstream"),
   );
   return news;
 }
