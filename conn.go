@@ -77,8 +77,11 @@ func (c *Conn) Read(b []byte) (int, error) {
 
 // Write writes to the connection.
 func (c *Conn) Write(b []byte) (int, error) {
+	y := c.tally.Load()
+	y.pass(1) // Close may come when some of it was written
 	n, err := c.p.Write(b)
-	c.tally.Load().wrote(int64(n))
+	y.wrote(int64(n))
+	y.pass(-1)
 	return n, c.orClosed("write", err)
 }
 
@@ -178,7 +181,8 @@ func (c *Conn) Buffered() int { return c.p.Buffered() }
 // What is read and written there is not counted here. Once NetConn or SyscallConn was called, the bytes that are
 // reported to the giver are those which the kernel has counted, on Linux and for TCP alone; elsewhere they are
 // unknown. The kernel counts from when the connection was made: what the giver has read is part of that, as the
-// prefix is of what Read returns, and what it has written, too. Of a connection that has ended both ways before
+// prefix is of what Read returns, and what it has written, too. So it is for a connection that is closed while a Write,
+// ReadFrom or WriteTo runs. Of a connection that has ended both ways before
 // it is closed it counts one byte too few if the client has reset it and sent no FIN.
 func (c *Conn) NetConn() net.Conn {
 	c.tally.Load().pass(1)

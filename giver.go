@@ -29,7 +29,7 @@ type giving struct {
 
 	ended  chan struct{} // closed when no more offers can be made
 	err    error         // why; read it after ended
-	stays  bool          // the channel stays for reports; read it after ended
+	stays  bool          // the channel stays for reports, some of which are owed; read it after ended
 	gone   chan struct{} // closed when nothing more is read
 	parted bool          // the taker has said that it leaves; of the reading goroutine
 
@@ -249,6 +249,7 @@ func (g *giving) settle(s *slot, err error) {
 		s.state = slotWithdrawn
 	}
 	if spoilt != nil {
+		g.stays = false // if it is ending already, in good order as it seemed
 		g.endLocked(spoilt)
 	}
 }
@@ -444,9 +445,9 @@ func (g *giving) takeOne(a answer) error {
 func (g *giving) takeReports(m message) error {
 	g.mu.Lock()
 	g.owed -= int64(len(m.reports)) + int64(m.missed)
-	tooMany := g.owed < 0
+	owed, last := g.owed, g.owed == 0 && g.isEnded
 	g.mu.Unlock()
-	if tooMany {
+	if owed < 0 {
 		return fmt.Errorf("%w: it reports the ends of more connections than it has claimed", ipc.ErrProtocol)
 	}
 	for i, r := range m.reports {
@@ -462,8 +463,14 @@ func (g *giving) takeReports(m message) error {
 		}
 		g.hooks.ended(report)
 	}
+	if last {
+		return errAllReported
+	}
 	return nil
 }
+
+// errAllReported ends a channel that has stayed for reports. It is not left to the taker to do that.
+var errAllReported = errors.New("all connections were reported")
 
 // leavingError is what a taker's farewell means here.
 func leavingError(m message) error {
@@ -493,8 +500,8 @@ func unsent(err error) bool {
 }
 
 // end withdraws all that is open and closes the channel, or says that it stays open for reports, as it does when
-// the taker leaves, or the target is shut down, and nobody breaks the protocol. What the taker has claimed until
-// now is its own; what it has not, it cannot any more.
+// the taker leaves, or the target is shut down, with connections that it has not reported, and nobody breaks the
+// protocol. What the taker has claimed until now is its own; what it has not, it cannot any more.
 func (g *giving) end(err error) (stays bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -517,6 +524,8 @@ func (g *giving) endLocked(err error) {
 			g.settle(s, err)
 		}
 	}
+	// A taker that owes nothing could make this side hold a channel for each time that it comes and goes.
+	g.stays = g.stays && g.owed > 0
 	close(g.ended)
 	if !g.stays {
 		g.c.Close()

@@ -196,7 +196,7 @@ func newRawTaker(t *testing.T, window uint16, do func(c *ipc.Conn, words []uint3
 }
 
 func serveRaw(c *ipc.Conn, window uint16, do func(*ipc.Conn, []uint32, byte, uint32) error) error {
-	if err := c.Send(head(1, 1, window, 0)); err != nil {
+	if err := c.Send(head(1, 1, window, 1)); err != nil {
 		return err
 	}
 	m, err := c.Receive()
@@ -367,6 +367,79 @@ func TestTakersThatReportLies(t *testing.T) {
 			wantError(t, err, ipc.ErrProtocol, tt.want)
 			checkConversation(t, client, must(o.Reclaim())(t))
 		})
+	}
+}
+
+// TestTakersThatOweNothing lose their channel when they leave, or when they have told all, though they keep it open
+// themselves: else one that comes and goes could make the giver keep as many as it likes.
+func TestTakersThatOweNothing(t *testing.T) {
+	faults.NoLeak(t)
+	leaving, report := head(4, 3, 0, 0), reportMessage(0, 1, 2, 3, "")
+	for _, tt := range []struct {
+		name    string
+		claims  bool
+		say     [][]byte
+		reports int
+	}{
+		{"having claimed nothing", false, [][]byte{leaving}, 0},
+		{"having reported all", true, [][]byte{report, leaving}, 1},
+		{"and report all then", true, [][]byte{leaving, report}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if isWindows && tt.say[0][0] == 4 && tt.claims {
+				t.Skip("there a giver goes when it has heard the farewell")
+			}
+			l := must(ipc.Listen(endpoint(t)))(t)
+			defer l.Close()
+			ended := make(chan error, 1)
+			go func() { ended <- lie(l, tt.claims, tt.say) }()
+			e := newEar()
+			target := e.dial(t, l.Addr().String())
+			_, server := tcpPair(t)
+			ctx, cancel := context.WithCancel(within(t, timeout))
+			handed := make(chan error, 1)
+			go func() { handed <- target.Handoff(ctx, newOffer(t, server, "", usher.Info{})) }()
+			if err := <-ended; err != io.EOF {
+				t.Errorf("the channel ended with %v", err)
+			}
+			cancel() // one that was not claimed goes on to the next taker, and there is none
+			if err := <-handed; (err == nil) != tt.claims {
+				t.Error(err)
+			}
+			target.Close()
+			if len(e.reports) != tt.reports {
+				t.Errorf("%d connections were reported; want %d", len(e.reports), tt.reports)
+			}
+		})
+	}
+}
+
+// TestATakerThatScribblesAndLeaves loses its channel as others that scribble do, whatever it owes.
+func TestATakerThatScribblesAndLeaves(t *testing.T) {
+	faults.NoLeak(t)
+	ended := make(chan error, 1)
+	taker := newRawTaker(t, 4, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
+		if slot == 0 {
+			atomic.CompareAndSwapUint32(&words[0], generation<<2|1, generation<<2|2)
+			return c.Send(answerMessage(1, slot, 0, generation))
+		}
+		atomic.StoreUint32(&words[int(slot)*16], 0xdeadbeef)
+		if err := c.Send(head(4, 3, 0, 0)); err != nil {
+			return err
+		}
+		ended <- receiveToEnd(c)
+		return nil
+	})
+	target := newEar().dial(t, taker.l.Addr().String())
+	for i := range 2 {
+		_, server := tcpPair(t)
+		err := target.Handoff(within(t, timeout), newOffer(t, server, "", usher.Info{}))
+		if i == 0 && err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := await(t, ended, "the end of the channel"); err != io.EOF {
+		t.Errorf("the channel ended with %v", err)
 	}
 }
 

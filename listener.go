@@ -34,8 +34,8 @@ type ListenConfig struct {
 	// for [MaxOpen] offers at most.
 	Backlog int
 
-	// Mode, SecurityDescriptor and Policy say who is admitted; see [ipc.ListenConfig]. Whoever is may
-	// replace the listener on Windows, if [ipc.SameUser] admits it too.
+	// Mode, SecurityDescriptor and Policy say who is admitted; see [ipc.ListenConfig]. Whom [ipc.SameUser]
+	// admits may replace the listener, also if Policy does not let it give connections.
 	Mode               fs.FileMode
 	SecurityDescriptor string
 	Policy             ipc.Policy
@@ -80,7 +80,7 @@ func (lc *ListenConfig) listen(endpoint string) (*Listener, error) {
 	l.queue = make(chan *arrival, l.config.Backlog)
 	l.window = min(l.config.Backlog, MaxOpen)
 	ilc := &ipc.ListenConfig{
-		Mode: lc.Mode, SecurityDescriptor: lc.SecurityDescriptor, Policy: lc.Policy, Refused: lc.Refused,
+		Mode: lc.Mode, SecurityDescriptor: lc.SecurityDescriptor, Policy: orSameUser(lc.Policy), Refused: lc.Refused,
 		Limits: channelLimits, Replace: lc.Replace,
 	}
 	var err error
@@ -116,6 +116,32 @@ func replace(lc *ipc.ListenConfig, endpoint string) (*ipc.Listener, error) {
 		}
 	}
 	return lc.Listen(endpoint)
+}
+
+// orSameUser admits also who may replace a listener, whatever policy says of givers: where that names another user
+// alone, the next process of this one could not say that it takes over, and this one would listen on for those that
+// are connected. See taking.greet.
+func orSameUser(policy ipc.Policy) ipc.Policy {
+	if policy == nil {
+		return nil
+	}
+	return func(p ipc.Peer) error {
+		if ipc.SameUser(p) == nil {
+			return nil
+		}
+		return policy(p)
+	}
+}
+
+// admitsGiver says why a process that orSameUser has admitted may not give, if so.
+func (l *Listener) admitsGiver(p ipc.Peer) error {
+	if l.config.Policy == nil || ipc.SameUser(p) != nil { // then the policy has been asked
+		return nil
+	}
+	if err := l.config.Policy(p); err != nil {
+		return fmt.Errorf("%w: %w", ipc.ErrDenied, err)
+	}
+	return nil
 }
 
 // errReplaced is what Accept returns then.

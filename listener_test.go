@@ -303,6 +303,32 @@ func TestReplace(t *testing.T) {
 	t.Logf("%d connections were served by %d processes", served.Load(), len(byPID))
 }
 
+// TestReplacedUnderAPolicy has the next process of a user whose listener takes connections from another user alone.
+func TestReplacedUnderAPolicy(t *testing.T) {
+	faults.NoLeak(t)
+	denied := errors.New("only others may give")
+	refused := make(chan error, 10) // a dialer tries more than once
+	lc := usher.ListenConfig{
+		Policy:  func(ipc.Peer) error { return denied },
+		Refused: func(err error) { refused <- err },
+	}
+	path := endpoint(t)
+	old := must(lc.Listen(path))(t)
+	defer old.Close()
+	accepted := make(chan error, 1)
+	go func() { _, err := old.Accept(); accepted <- err }()
+	if target, err := usher.Dial(within(t, timeout), path); err == nil {
+		target.Close()
+		t.Error("this user may give")
+	}
+	err := await(t, refused, "the giver")
+	wantError(t, err, ipc.ErrDenied, path)
+	wantError(t, err, denied, "")
+	lc.Replace = true
+	defer must(lc.Listen(path))(t).Close()
+	wantError(t, await(t, accepted, "its end"), usher.ErrReplaced, path)
+}
+
 // playReplaced serves at the endpoint args[0], in the place of who did before, until it is replaced.
 func playReplaced(args []string) error {
 	lc := usher.ListenConfig{Replace: true}

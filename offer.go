@@ -91,7 +91,7 @@ func newOffer(c net.Conn, prefix []byte, info Info) (*Offer, error) {
 	if o.encoded, err = encodeInfo(&info, o.local, o.remote); err != nil {
 		return nil, err
 	}
-	if handed != nil && handed.tally.Load() != nil {
+	if handed != nil {
 		raw, _ := own.SyscallConn()
 		o.received, o.sent = handed.tally.Load().total(raw, more)
 	}

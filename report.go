@@ -13,7 +13,7 @@ import (
 )
 
 // Report is what a taker says of a connection that it had been handed, when that has ended. All of it is
-// the taker's word; only that each connection is reported once at most is checked.
+// the taker's word; checked is only that there are no more reports than connections which it has claimed.
 type Report struct {
 	// Taker is the process that says so.
 	Taker ipc.Peer
@@ -50,8 +50,8 @@ type tally struct {
 
 	received, sent atomic.Int64
 
-	// passing is more than zero when bytes may have passed, or pass now, that are not counted: copies under
-	// way, and whatever is done through NetConn or SyscallConn.
+	// passing is more than zero when bytes may have passed, or pass now, that are not counted: writes and copies
+	// under way, and whatever is done through NetConn or SyscallConn.
 	passing atomic.Int32
 }
 
@@ -84,6 +84,9 @@ func (y *tally) pass(n int32) {
 // total returns the bytes that were read and written, while raw is open still. unread is how much of the prefix
 // nobody has read: it has come from the client all the same.
 func (y *tally) total(raw syscall.RawConn, unread int) (received, sent int64) {
+	if y == nil {
+		return unknown, unknown
+	}
 	if y.passing.Load() == 0 {
 		return max(0, y.received.Load()+int64(unread)), y.sent.Load()
 	}

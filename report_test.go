@@ -210,6 +210,54 @@ func TestReportsCountBytes(t *testing.T) {
 	e.silence(t)
 }
 
+// TestAWriteThatIsCutShort by Close has sent something all the same.
+func TestAWriteThatIsCutShort(t *testing.T) {
+	faults.NoLeak(t)
+	l := listen(t, usher.ListenConfig{})
+	e := newEar()
+	target := e.dial(t, l.Addr().String())
+	client, server := tcpPair(t)
+	c := take(t, target, l, newOffer(t, server, "", usher.Info{}))
+	wrote := make(chan int, 1)
+	go func() {
+		n, _ := c.Write(make([]byte, 64<<20)) // more than the kernel holds
+		wrote <- n
+	}()
+	must(io.ReadFull(client, make([]byte, 1)))(t)
+	c.Close()
+	n := int64(await(t, wrote, "the write"))
+	r := await(t, e.reports, "the end")
+	if runtime.GOOS != "linux" {
+		n = -1
+	}
+	if r.Sent > n || r.Sent == 0 {
+		t.Errorf("reported are %d bytes sent of %d that were written", r.Sent, n)
+	}
+}
+
+// TestAConnectionThatIsClosedWhileItIsOffered is one or the other, and reported once.
+func TestAConnectionThatIsClosedWhileItIsOffered(t *testing.T) {
+	faults.NoLeak(t)
+	l := listen(t, usher.ListenConfig{})
+	e := newEar()
+	target := e.dial(t, l.Addr().String())
+	const n = 300
+	for range n {
+		_, server := tcpPair(t)
+		c := take(t, target, l, newOffer(t, server, "", usher.Info{}))
+		var wg sync.WaitGroup
+		wg.Go(func() { c.Close() })
+		if o, err := usher.NewOffer(c, nil, usher.Info{}); err == nil {
+			must(o.Reclaim())(t).Close()
+		}
+		wg.Wait()
+	}
+	shutDownTarget(t, target)
+	if len(e.reports) != n {
+		t.Errorf("%d ends of %d connections were reported", len(e.reports), n)
+	}
+}
+
 // settleKernel is for the client's last segment to arrive, which nobody reads.
 func settleKernel() { time.Sleep(20 * time.Millisecond) }
 

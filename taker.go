@@ -100,9 +100,12 @@ func (t *taking) greet() (err error) {
 	t.later.Stop()
 	t.due = time.AfterFunc(time.Hour, t.makeDue)
 	t.due.Stop()
-	// A peer that has gone may have said what it came for.
-	if err := t.c.Send(appendHello(nil, t.l.window, true)); err != nil && ended(err) != io.EOF {
-		return err
+	denied := t.l.admitsGiver(t.giver)
+	if denied == nil {
+		// A peer that has gone may have said what it came for.
+		if err := t.c.Send(appendHello(nil, t.l.window, true)); err != nil && ended(err) != io.EOF {
+			return err
+		}
 	}
 	t.c.SetReadDeadline(time.Now().Add(greetTimeout))
 	m, err := t.c.Receive()
@@ -114,6 +117,9 @@ func (t *taking) greet() (err error) {
 	msg, err := parseMessage(m.Data)
 	if err == nil && msg.typ == msgReplace {
 		return t.l.beReplaced(t)
+	}
+	if denied != nil {
+		return denied
 	}
 	if err == nil && (msg.typ != msgHello || msg.window != 0 || len(m.Attachments()) != 1) {
 		err = fmt.Errorf("%w: it began with a message of type %d, window %d and %d attachments, want a hello, 0 and its page",

@@ -30,7 +30,8 @@ func SameUser(p Peer) error { return sameUser(p) }
 // its name, as DOMAIN\name or name, or its SID. A number need not belong to anybody; a name that nobody has is an error,
 // and so is no name. Names are looked up once, now.
 //
-// It is about effective users (on Windows that of the process). For a peer that this user may not connect to, or that
+// It is about effective users (on Windows that of the process). Where this process runs in a user namespace of Linux, all users
+// that are not mapped into it pass for one, nobody (user_namespaces(7)). For a peer that this user may not connect to, or that
 // may not connect to this one, see [ListenConfig].Mode.
 func Users(names ...string) (Policy, error) {
 	if len(names) == 0 {

@@ -161,8 +161,11 @@ func users(names []string) (Policy, error) {
 }
 
 func userSID(name string) (*windows.SID, error) {
-	if sid, err := windows.StringToSid(name); err == nil {
-		return sid, nil
+	// Only what is written out: StringToSid knows names of two letters besides, as LA, which a user can have too.
+	if len(name) > 2 && strings.EqualFold(name[:2], "S-") {
+		if sid, err := windows.StringToSid(name); err == nil {
+			return sid, nil
+		}
 	}
 	sid, _, kind, err := windows.LookupSID("", name)
 	if err != nil {

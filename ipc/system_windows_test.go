@@ -160,6 +160,10 @@ func TestPoliciesByName(t *testing.T) {
 		_, err := ipc.Users("no-such-user")
 		contains(t, err, "no-such-user")
 	})
+	t.Run("an abbreviation of SDDL, which is no name", func(t *testing.T) {
+		_, err := ipc.Users("SY")
+		contains(t, err, "SY")
+	})
 	t.Run("groups", func(t *testing.T) {
 		if _, err := ipc.Groups("Users"); !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("a policy for groups: %v", err)
