@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/go-usher/usher/internal/config"
 	"github.com/go-usher/usher/internal/door"
@@ -62,9 +63,13 @@ type server struct {
 
 func (s *server) run() error {
 	// Before anything else: a signal that comes while the door starts ends it as it does later.
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, append(reloadSignals, os.Interrupt, syscall.SIGTERM)...)
-	defer signal.Stop(signals)
+	ends, reloads := make(chan os.Signal, 2), make(chan os.Signal, 1) // apart: many of one must not crowd out the other
+	signal.Notify(ends, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(ends)
+	if len(reloadSignals) > 0 { // Notify would take none for all
+		signal.Notify(reloads, reloadSignals...)
+		defer signal.Stop(reloads)
+	}
 
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -73,7 +78,7 @@ func (s *server) run() error {
 	if s.config, err = s.load(); err != nil {
 		return err
 	}
-	s.startLog(&s.config.Log)
+	defer s.startLog(&s.config.Log).close(logPatience)
 	if watchErr != nil {
 		s.log.Warn("the configuration file is not watched; use SIGHUP", "error", watchErr)
 	}
@@ -90,7 +95,7 @@ func (s *server) run() error {
 	s.notify.Ready(s.summary())
 
 	go s.notify.Watch(ctx, s.healthy)
-	return s.shutdown(signals, s.serve(changed, signals))
+	return s.shutdown(ends, s.serve(changed, reloads, ends))
 }
 
 // load reads the configuration.
@@ -101,15 +106,20 @@ func (s *server) load() (*config.Config, error) {
 	return config.Load(s.path)
 }
 
-func (s *server) startLog(c *config.Log) {
+// logPatience is for whoever reads the log to read it to its end.
+const logPatience = time.Second
+
+func (s *server) startLog(c *config.Log) *logWriter {
 	s.setLevel(c)
+	w := newLogWriter(s.err)
 	options := &slog.HandlerOptions{Level: &s.level}
 	if c.Format == "json" {
-		s.log = slog.New(slog.NewJSONHandler(s.err, options))
+		s.log = slog.New(slog.NewJSONHandler(w, options))
 	} else {
-		s.log = slog.New(slog.NewTextHandler(s.err, options))
+		s.log = slog.New(slog.NewTextHandler(w, options))
 	}
 	s.notify.Failed = func(err error) { s.log.Warn("systemd", "error", err) }
+	return w
 }
 
 func (s *server) setLevel(c *config.Log) {
@@ -134,13 +144,17 @@ func (s *server) watch(ctx context.Context) (<-chan struct{}, error) {
 }
 
 // serve reloads when it is asked to, and returns with the signal that ends the door.
-func (s *server) serve(changed <-chan struct{}, signals <-chan os.Signal) os.Signal {
+func (s *server) serve(changed <-chan struct{}, reloads, ends <-chan os.Signal) os.Signal {
 	for {
+		select { // an end first, whatever else there is
+		case sig := <-ends:
+			return sig
+		default:
+		}
 		select {
-		case sig := <-signals:
-			if !isReload(sig) {
-				return sig
-			}
+		case sig := <-ends:
+			return sig
+		case <-reloads:
 			s.reload("signal")
 		case <-changed:
 			s.reload("the file has changed")
@@ -181,16 +195,16 @@ func (s *server) healthy() error {
 }
 
 // shutdown lets the door's connections end, unless another signal comes.
-func (s *server) shutdown(signals <-chan os.Signal, why os.Signal) error {
+func (s *server) shutdown(ends <-chan os.Signal, why os.Signal) error {
 	s.notify.Stopping()
 	s.log.Info("shutting down", "signal", why.String(), "timeout", s.config.ShutdownTimeout)
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.ShutdownTimeout)
 	defer cancel()
 	go func() {
-		for sig := range signals {
-			if !isReload(sig) {
-				cancel()
-			}
+		select {
+		case <-ends:
+			cancel()
+		case <-ctx.Done():
 		}
 	}()
 	if err := s.door.Shutdown(ctx); err != nil {

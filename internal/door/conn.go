@@ -271,13 +271,22 @@ func (c *conn) makeOffer() bool {
 	return true
 }
 
+// What a taker is told of a client's words has an end: an offer has room for 64 KiB of it.
+const (
+	maxPath = 8 << 10 // of bytes
+	maxALPN = 32      // of protocols
+)
+
 // info is what a taker is told of the connection.
 func (c *conn) info() usher.Info {
-	info := usher.Info{ID: c.name(), Route: c.route.name, Path: c.seen.Path}
+	info := usher.Info{ID: c.name(), Route: c.route.name}
 	if c.seen.Protocol == sniff.ProtocolTLS {
-		info.ServerName, info.ALPN = c.seen.Host, c.seen.ALPN
+		info.ServerName, info.ALPN = c.seen.Host, c.seen.ALPN[:min(len(c.seen.ALPN), maxALPN)]
 	} else {
 		info.Host = c.seen.Host
+	}
+	if len(c.seen.Path) <= maxPath { // a part of one would be another
+		info.Path = c.seen.Path
 	}
 	if c.client != c.peer {
 		info.Client = c.client
@@ -300,8 +309,8 @@ func (c *conn) reclaim() bool {
 		return true
 	}
 	mine, err := c.offer.Reclaim()
-	for began := time.Now(); err != nil && !errors.Is(err, net.ErrClosed) && time.Since(began) < reclaimPatience; {
-		time.Sleep(maxPause) // for want of a descriptor, of which there are more in a moment
+	for began := time.Now(); err != nil && c.mayReclaim(err, began); {
+		time.Sleep(maxPause)
 		mine, err = c.offer.Reclaim()
 	}
 	if err != nil {
@@ -310,6 +319,11 @@ func (c *conn) reclaim() bool {
 	}
 	c.offer, c.nc = nil, mine
 	return true
+}
+
+// mayReclaim says whether it may be had back later: for want of a descriptor, of which there are more in a moment.
+func (c *conn) mayReclaim(err error, began time.Time) bool {
+	return !errors.Is(err, net.ErrClosed) && time.Since(began) < reclaimPatience && c.door.life.Err() == nil
 }
 
 // reclaimPatience is how long a door out of descriptors tries to have a connection back.
@@ -370,6 +384,9 @@ func (c *conn) whole() upstream.Conn {
 }
 
 func reasons(failed []error) string {
+	if len(failed) == 0 {
+		return "the endpoint has gone" // of an auto route, since that was chosen
+	}
 	text := ""
 	for i, err := range failed {
 		if i > 0 {

@@ -60,7 +60,8 @@ type Door struct {
 	stats    stats
 	refusals refusals
 
-	reloading sync.Mutex // held while a configuration is applied
+	reloading sync.Mutex  // held while a configuration is applied
+	stopped   []*listener // by reloads, until they have ended; reloading guards them
 
 	mu        sync.RWMutex
 	plan      *plan
@@ -168,9 +169,9 @@ func (d *Door) apply(c *config.Config) error {
 
 // current returns the plan in force, held until it is released.
 func (d *Door) current() *plan {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	d.plan.hold()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.plan.users++ // it is in force, so there is one at least
 	return d.plan
 }
 
@@ -199,7 +200,7 @@ func (d *Door) Shutdown(ctx context.Context) error {
 	}
 	err := d.waitForWork(ctx)
 	d.plan.release()
-	d.plan.used.Wait()
+	<-d.plan.unused
 	d.plan.letGo()
 	d.watch.close()
 	d.admin.stop()
@@ -231,6 +232,7 @@ func (d *Door) waitForWork(ctx context.Context) error {
 type passedSockets struct {
 	mu      sync.Mutex
 	sockets map[string]*passedSocket
+	closed  bool // those that were not used
 }
 
 type passedSocket struct {
@@ -251,6 +253,9 @@ func (p *passedSockets) take(name string) (net.Listener, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.sockets[name]
+	if s == nil && p.closed {
+		return nil, fmt.Errorf("systemd has passed no socket of the name %q, or it was closed because no listener had it when the door was started: restart the door", name)
+	}
 	if s == nil {
 		return nil, fmt.Errorf("systemd has passed no socket of the name %q: set FileDescriptorName=%s in its unit", name, name)
 	}
@@ -295,6 +300,7 @@ func (p *passedSockets) closeIf(which func(*passedSocket) bool) {
 			l.Close()
 		}
 		delete(p.sockets, name)
+		p.closed = true
 	}
 }
 
@@ -304,6 +310,6 @@ func (d *Door) appeared(path string) {
 	there := d.endpoints[path]
 	d.mu.RUnlock()
 	for _, e := range there {
-		e.connectSoon()
+		e.appeared()
 	}
 }

@@ -29,24 +29,30 @@ type endpoint struct {
 	holders int // plans; door.mu guards it
 
 	connecting chan struct{} // a lock that can be waited for with a context
+	greeting   atomic.Int32  // how many hold it or wait for it
+	soon       atomic.Int32  // reasons to connect that were not seen to
 
-	mu     sync.Mutex
-	target *usher.Target
-	taker  int   // the process that the log says is connected, 0 if none
-	failed error // the last try, if that failed
-	closed bool
+	mu         sync.Mutex
+	target     *usher.Target
+	taker      int       // the process that the log says is connected, 0 if none
+	failed     error     // the last try, if that failed
+	hangs      error     // why it is not tried again
+	hangsUntil time.Time // before then
+	closed     bool
 }
 
-// holdEndpoint finds or makes the endpoint of a name for p, which holds it from then on.
-func (p *plan) holdEndpoint(name string) (*endpoint, error) {
+// holdEndpoint finds or makes the endpoint that a route names, for p, which holds it from then on.
+func (p *plan) holdEndpoint(route, name string) (*endpoint, error) {
 	path, err := p.policies.path(name)
 	if err != nil {
 		return nil, err
 	}
 	p.door.watch.folderOf(path)
+	p.named[path] = true
 	p.door.mu.Lock()
 	e := p.holdLocked(name, path)
 	p.door.mu.Unlock()
+	e.stats.routes.Store(route, struct{}{})
 	if p.door.watch.has(path) {
 		e.connectSoon()
 	}
@@ -56,7 +62,7 @@ func (p *plan) holdEndpoint(name string) (*endpoint, error) {
 // holdLocked is called with door.mu held.
 func (p *plan) holdLocked(name, path string) *endpoint {
 	d := p.door
-	policy := p.policies.of(name)
+	policy := p.policies.of(path)
 	at := slices.IndexFunc(d.endpoints[path], func(e *endpoint) bool { return e.policy.words == policy.words })
 	var e *endpoint
 	if at >= 0 {
@@ -74,14 +80,15 @@ func (p *plan) holdLocked(name, path string) *endpoint {
 	return e
 }
 
-// autoEndpoint returns the endpoint of a host's own name, nil where nobody listens there. The names are
-// those that clients ask for: nothing is kept of one without a taker.
+// autoEndpoint returns the endpoint of a host's own name, nil where nobody listens there. It is none that a
+// route names: what that asks of clients would be in vain. The names are those that clients ask for: nothing is
+// kept of one without a socket.
 func (p *plan) autoEndpoint(host string) *endpoint {
 	if host == "" {
 		return nil
 	}
 	path, err := p.policies.path(host)
-	if err != nil {
+	if err != nil || p.named[path] {
 		return nil // no name for an endpoint, as an IPv6 address
 	}
 	d := p.door
@@ -97,17 +104,38 @@ func (p *plan) autoEndpoint(host string) *endpoint {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if e = p.autos[path]; e == nil {
+		p.sweepAutos()
 		e = p.holdLocked(host, path)
+		e.stats.routes.Store(autoRoute, struct{}{})
 		p.autos[path] = e
 	}
 	return e
+}
+
+// minSweepAutos is how many endpoints auto routes may have used before any is looked at again.
+const minSweepAutos = 256
+
+// sweepAutos lets go the endpoints that auto routes have used and that are not there any more, when there are
+// twice as many as the last time. door.mu is held.
+func (p *plan) sweepAutos() {
+	if len(p.autos) < max(minSweepAutos, p.sweepAt) {
+		return
+	}
+	for path, e := range p.autos {
+		if p.door.watch.has(path) {
+			continue
+		}
+		delete(p.autos, path)
+		p.endpoints = slices.DeleteFunc(p.endpoints, func(other *endpoint) bool { return other == e })
+		e.letGo()
+	}
+	p.sweepAt = 2 * len(p.autos)
 }
 
 // handoff hands o over to the taker, and counts what came of it.
 func (e *endpoint) handoff(ctx context.Context, o *usher.Offer) error {
 	t, err := e.connected(ctx)
 	if err != nil {
-		e.note(err)
 		return err
 	}
 	_, there := t.Taker()
@@ -128,11 +156,17 @@ func (e *endpoint) handoff(ctx context.Context, o *usher.Offer) error {
 	return err
 }
 
-// connected returns the target, and connects it first where there is none.
+// connected returns the target, and connects it first where there is none. While somebody listens who has not
+// greeted in time, it fails at once: one connection after the other would wait for as long as it may.
 func (e *endpoint) connected(ctx context.Context) (*usher.Target, error) {
 	if t := e.current(); t != nil {
 		return t, nil
 	}
+	if err := e.hanging(); err != nil {
+		return nil, err
+	}
+	e.greeting.Add(1)
+	defer e.greeting.Add(-1)
 	select {
 	case e.connecting <- struct{}{}:
 	case <-ctx.Done():
@@ -142,9 +176,20 @@ func (e *endpoint) connected(ctx context.Context) (*usher.Target, error) {
 	if t := e.current(); t != nil {
 		return t, nil
 	}
+	if err := e.hanging(); err != nil { // found by the one before
+		return nil, err
+	}
+	return e.dial(ctx)
+}
+
+func (e *endpoint) dial(ctx context.Context) (*usher.Target, error) {
 	d := usher.Dialer{Policy: e.policy.Policy, Ended: e.ended, Lost: e.lost}
 	t, err := d.Dial(ctx, e.path)
 	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			e.hang(err)
+		}
+		e.note(err)
 		return nil, err
 	}
 	if !e.adopt(t) {
@@ -153,6 +198,25 @@ func (e *endpoint) connected(ctx context.Context) (*usher.Target, error) {
 	}
 	e.announce(t)
 	return t, nil
+}
+
+// hangTime is how long an endpoint is left alone where somebody listens and does not greet.
+const hangTime = 5 * time.Second
+
+func (e *endpoint) hang(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.hangs, e.hangsUntil = err, time.Now().Add(hangTime)
+}
+
+// hanging says why not to wait for a greeting now.
+func (e *endpoint) hanging() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if time.Now().Before(e.hangsUntil) {
+		return fmt.Errorf("not tried again before %v have passed: %w", hangTime, e.hangs)
+	}
+	return nil
 }
 
 // adopt makes t the endpoint's target, unless a reload has closed the endpoint meanwhile.
@@ -171,25 +235,44 @@ func (e *endpoint) current() *usher.Target {
 	return e.target
 }
 
+// appeared is told that somebody has begun to listen.
+func (e *endpoint) appeared() {
+	e.mu.Lock()
+	e.hangsUntil = time.Time{} // it may be another
+	e.mu.Unlock()
+	e.connectSoon()
+}
+
 // connectTimeout is for a taker that has just begun to listen to greet.
 const connectTimeout = 10 * time.Second
 
 // connectSoon connects in the background, so that the first connection does not have to wait for that, and
 // operators see who is there.
 func (e *endpoint) connectSoon() {
+	if e.soon.Add(1) > 1 {
+		return // one is enough, however often its socket is touched
+	}
 	e.door.background.Go(func() {
-		ctx, cancel := context.WithTimeout(e.door.life, connectTimeout)
-		defer cancel()
-		t, err := e.connected(ctx)
-		if err == nil {
-			err = t.Connect(ctx)
+		for asked := int32(1); asked > 0; { // again, if there was another reason to meanwhile
+			seen := e.soon.Load()
+			e.connectNow()
+			asked = e.soon.Add(-seen)
 		}
-		if err != nil {
-			e.note(err)
-			return
-		}
-		e.announce(t)
 	})
+}
+
+func (e *endpoint) connectNow() {
+	ctx, cancel := context.WithTimeout(e.door.life, connectTimeout)
+	defer cancel()
+	t, err := e.connected(ctx)
+	if err != nil {
+		return
+	}
+	if err := t.Connect(ctx); err != nil {
+		e.note(err)
+		return
+	}
+	e.announce(t)
 }
 
 // announce logs who is connected, once.
@@ -225,8 +308,14 @@ func (e *endpoint) lost(who ipc.Peer, err error) {
 	e.door.log.Info("a taker is gone", "endpoint", e.name, "pid", who.PID, "reason", err)
 }
 
-// ended is told of a connection that a taker had.
+// ended is told of a connection that a taker had. All of it is the taker's word: it may say what it likes of its
+// own connections, of routes that lead to it.
 func (e *endpoint) ended(r usher.Report) {
+	route := r.Info.Route
+	if _, ours := e.stats.routes.Load(route); !ours {
+		e.door.log.Warn("a taker reports a connection of a route that does not lead to it", "endpoint", e.name, "pid", r.Taker.PID, "route", cut(route))
+		return
+	}
 	client := r.Info.Client
 	if !client.IsValid() {
 		client = r.Remote
@@ -235,10 +324,23 @@ func (e *endpoint) ended(r usher.Report) {
 	if host == "" {
 		host = r.Info.ServerName
 	}
-	e.door.ended(r.Info.Route, ending{
-		id: r.Info.ID, client: client.String(), host: host, target: e.name,
-		received: r.Received, sent: r.Sent, lasted: r.Duration, handedOn: r.HandedOn,
+	e.door.ended(route, ending{
+		id: cut(r.Info.ID), client: client.String(), host: cut(host), target: e.name,
+		received: min(r.Received, maxReported), sent: min(r.Sent, maxReported),
+		lasted: min(r.Duration, time.Since(e.door.started)), handedOn: r.HandedOn,
 	})
+}
+
+// maxReported is what is believed of the bytes of one connection, so that no counter can be made to run over.
+const maxReported = 1 << 50
+
+// cut bounds what somebody else has the door log.
+func cut(s string) string {
+	const most = 256
+	if len(s) > most {
+		return s[:most]
+	}
+	return s
 }
 
 // letGo is called by plans, with door.mu held.
@@ -304,37 +406,38 @@ func (t *targetPlan) order() []*endpoint {
 }
 
 func (e *endpoint) weight() int {
-	w := e.open()
-	if !e.door.watch.has(e.path) {
-		w += usher.MaxOpen + 1 // after all that are there
+	w := e.open() + int(e.greeting.Load())
+	if !e.door.watch.has(e.path) || e.hanging() != nil {
+		w += 1 << 16 // after all that are there
 	}
 	return w
 }
 
 func (e *endpoint) status() admin.EndpointStatus {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	target, failed := e.target, e.failed
+	e.mu.Unlock()
 	s := admin.EndpointStatus{
 		Name: e.name, Path: e.path, Takers: []admin.TakerStatus{},
 		Claimed: e.stats.claimed.Load(), Declined: e.stats.declined.Load(), Withdrawn: e.stats.withdrawn.Load(),
 	}
-	if e.target != nil {
-		if who, ok := e.target.Taker(); ok {
+	if target != nil {
+		if who, ok := target.Taker(); ok {
 			s.State = "up"
-			s.Takers = append(s.Takers, admin.TakerStatus{PID: who.PID, User: userName(who), Open: e.target.Open()})
+			s.Takers = append(s.Takers, admin.TakerStatus{PID: who.PID, User: userName(who), Open: target.Open()})
 			return s
 		}
 	}
 	switch {
-	case !e.door.watch.has(e.path) || errors.Is(e.failed, fs.ErrNotExist):
+	case !e.door.watch.has(e.path) || errors.Is(failed, fs.ErrNotExist):
 		s.State = "absent"
-	case e.failed != nil:
+	case failed != nil:
 		s.State = "refused"
 	default:
 		s.State = "idle"
 	}
-	if e.failed != nil {
-		s.Error = e.failed.Error()
+	if failed != nil {
+		s.Error = failed.Error()
 	}
 	return s
 }
@@ -363,4 +466,6 @@ func userName(who ipc.Peer) string {
 // endpointStats outlives reloads.
 type endpointStats struct {
 	claimed, declined, withdrawn atomic.Uint64
+
+	routes sync.Map // names of those that have led to it
 }

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/go-usher/usher/internal/admin"
@@ -22,11 +24,18 @@ type listener struct {
 	address string // as in the configuration
 	l       *net.TCPListener
 
-	settings atomic.Pointer[listenerSettings] // nil until it has been started
+	settings atomic.Pointer[listenerSettings]
+	started  bool // door.reloading guards it
 	waiting  waiting
 	clients  clients
-	stopping atomic.Bool
-	err      atomic.Pointer[string] // why it cannot accept just now
+
+	stopping atomic.Pointer[time.Time] // when it gives up what the kernel has for it
+	late     bool                      // acceptAll's: the last Accept has timed out
+	ended    chan struct{}             // closed when the socket is
+
+	failed   atomic.Pointer[string] // why it could not accept, the last time
+	failedAt atomic.Int64           // when, in nanoseconds of Unix time
+	logged   time.Time              // when that was logged; acceptAll's
 }
 
 // listenerSettings is what a reload can change of a listener.
@@ -36,15 +45,24 @@ type listenerSettings struct {
 	stats   *listenerStats
 }
 
-// listenerFor returns the listener that is there for an address, or opens one. d.reloading is held.
-func (d *Door) listenerFor(lc *config.Listener) (*listener, error) {
+// listenerFor returns the listener that there is for an address, or opens one. others are those that the new
+// plan has already: an address with the port 0 may be there several times. d.reloading is held.
+func (d *Door) listenerFor(lc *config.Listener, others []*listener) (*listener, error) {
 	if d.plan != nil {
+		var found *listener
 		for _, l := range d.plan.listeners {
-			if l.address == lc.Address {
-				return l, nil
+			if l.address != lc.Address || slices.Contains(others, l) {
+				continue
+			}
+			if found == nil || l.settings.Load().Name == lc.Name {
+				found = l
 			}
 		}
+		if found != nil {
+			return found, nil
+		}
 	}
+	d.waitForStopped(lc.Address)
 	nl, err := d.open(lc.Address)
 	if err != nil {
 		return nil, err
@@ -54,7 +72,28 @@ func (d *Door) listenerFor(lc *config.Listener) (*listener, error) {
 		nl.Close()
 		return nil, fmt.Errorf("%s is a %T, and the door accepts TCP connections only", lc.Address, nl)
 	}
-	return &listener{door: d, address: lc.Address, l: tl}, nil
+	l := &listener{door: d, address: lc.Address, l: tl, ended: make(chan struct{})}
+	l.settings.Store(l.with(lc))
+	return l, nil
+}
+
+// waitForStopped waits for a listener at an address that a reload has stopped, and another wants back.
+func (d *Door) waitForStopped(address string) {
+	d.stopped = slices.DeleteFunc(d.stopped, func(l *listener) bool {
+		if l.address == address {
+			<-l.ended
+		}
+		return isClosed(l.ended)
+	})
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // systemdPrefix begins the address of a socket that systemd has opened.
@@ -67,34 +106,67 @@ func (d *Door) open(address string) (net.Listener, error) {
 	return net.Listen("tcp", address)
 }
 
-// use puts settings in force, and accepts from then on.
+func (l *listener) with(lc *config.Listener) *listenerSettings {
+	return &listenerSettings{Listener: lc, trusted: lc.AcceptProxy, stats: l.door.stats.listener(lc.Name)}
+}
+
+// use puts settings in force, and accepts from then on. door.reloading is held.
 func (l *listener) use(lc *config.Listener) {
-	s := &listenerSettings{Listener: lc, trusted: lc.AcceptProxy, stats: l.door.stats.listener(lc.Name)}
-	if l.settings.Swap(s) == nil {
-		l.door.log.Info("listening", "listener", s.Name, "address", l.l.Addr().String())
-		l.door.work.Go(l.acceptAll)
+	l.settings.Store(l.with(lc))
+	if l.started {
+		return
 	}
+	l.started = true
+	l.door.log.Info("listening", "listener", lc.Name, "address", l.l.Addr().String())
+	l.door.work.Go(l.acceptAll)
 }
 
 // closeUnstarted is for a plan that failed: it closes what that plan has opened.
 func (l *listener) closeUnstarted() {
-	if l.settings.Load() == nil {
+	if !l.started {
 		l.l.Close()
 	}
 }
 
-// stopGrace is for the connections that the kernel has accepted already: to close the socket resets them.
-const stopGrace = 20 * time.Millisecond
+// To close a socket resets the clients that the kernel has accepted for it. So a listener that stops goes on
+// until it has twice found none, after stopGrace and then lastGrace, and gives up only after stopMost.
+const (
+	stopGrace = 20 * time.Millisecond
+	lastGrace = 50 * time.Millisecond
+	stopMost  = 2 * time.Second
+)
 
 // stop ends accepting once the queue is empty.
 func (l *listener) stop() {
-	l.stopping.Store(true)
+	end := time.Now().Add(stopMost)
+	l.stopping.Store(&end)
 	l.l.SetDeadline(time.Now().Add(stopGrace))
+}
+
+// goesOn says whether to accept once more, as it is unless the listener stops. Accept does not look at the queue when
+// its deadline is over: so that is put off each time, and one time-out, which a busy machine can cause, is not
+// believed.
+func (l *listener) goesOn(err error) bool {
+	end := l.stopping.Load()
+	if end == nil {
+		return true
+	}
+	grace, late := stopGrace, errors.Is(err, os.ErrDeadlineExceeded)
+	if late && l.late || time.Now().After(*end) {
+		return false
+	}
+	if late {
+		grace = lastGrace
+	}
+	l.late = late
+	l.l.SetDeadline(time.Now().Add(grace))
+	return true
 }
 
 // acceptAll accepts until stop. It never gives up: what fails, fails for want of descriptors or memory, and
 // the clients wait in the kernel until there are some again.
 func (l *listener) acceptAll() {
+	defer close(l.ended)
 	defer l.l.Close()
 	defer context.AfterFunc(l.door.life, func() { l.l.Close() })()
 	pause := minPause
@@ -102,16 +174,18 @@ func (l *listener) acceptAll() {
 		nc, err := l.l.AcceptTCP()
 		if err == nil {
 			pause = minPause
-			l.err.Store(nil)
 			l.accepted(nc)
-			continue
-		}
-		if l.stopping.Load() && errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
+		} else if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		l.acceptFailed(err)
-		time.Sleep(pause)
-		pause = min(2*pause, maxPause)
+		if !l.goesOn(err) {
+			return
+		}
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			l.acceptFailed(err)
+			time.Sleep(pause)
+			pause = min(2*pause, maxPause)
+		}
 	}
 }
 
@@ -122,14 +196,29 @@ const (
 	maxPause = 50 * time.Millisecond
 )
 
+// acceptFailed makes room: whoever has not said what it wants for the longest has to go, or silent clients could
+// keep all others out for as long as a peek may take.
 func (l *listener) acceptFailed(err error) {
 	s := l.settings.Load()
 	s.stats.acceptErrors.Add(1)
 	text := err.Error()
-	if l.err.Swap(&text) == nil { // once, until it has worked again
+	l.failed.Store(&text)
+	l.failedAt.Store(time.Now().UnixNano())
+	if time.Since(l.logged) > failureShown {
+		l.logged = time.Now()
 		l.door.log.Error("cannot accept connections; they wait", "listener", s.Name, "error", err)
 	}
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		l.waiting.evict(patientPeek)
+	}
 }
+
+// failureShown is for how long the status tells of a failure to accept, and how often the log does.
+const failureShown = 5 * time.Second
+
+// patientPeek is how long a connection may be in the peek phase however short of descriptors the door is. A client
+// that says at once what it wants is through long before.
+const patientPeek = 250 * time.Millisecond
 
 // accepted takes over nc.
 func (l *listener) accepted(nc *net.TCPConn) {
@@ -157,8 +246,8 @@ func (l *listener) status() admin.ListenerStatus {
 		Accepted: s.stats.accepted.Load(), AcceptErrors: s.stats.acceptErrors.Load(),
 		Peeking: l.waiting.len(), Open: int(s.stats.open.Load()), Peek: s.stats.peek.Histogram(),
 	}
-	if err := l.err.Load(); err != nil {
-		st.Error = *err
+	if since := time.Since(time.Unix(0, l.failedAt.Load())); since < failureShown {
+		st.Error = *l.failed.Load()
 	}
 	return st
 }
@@ -175,8 +264,7 @@ func (w *waiting) add(c *conn, limit int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.n >= limit {
-		w.first.tcp.SetReadDeadline(past) // here, so that whoever finds itself evicted finds the deadline set
-		w.removeLocked(w.first)
+		w.evictLocked()
 	}
 	c.inQueue, c.before = true, w.last
 	if w.last == nil {
@@ -186,6 +274,20 @@ func (w *waiting) add(c *conn, limit int) {
 	}
 	w.last = c
 	w.n++
+}
+
+// evict evicts the oldest if it is there for longer than patience.
+func (w *waiting) evict(patience time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.first != nil && time.Since(w.first.accepted) > patience {
+		w.evictLocked()
+	}
+}
+
+func (w *waiting) evictLocked() {
+	w.first.tcp.SetReadDeadline(past) // here, so that whoever finds itself evicted finds the deadline set
+	w.removeLocked(w.first)
 }
 
 // remove says whether c was still there: it was evicted otherwise.

@@ -353,12 +353,3 @@ routes: [{name: r, match: {}, handoff: ["{shop}", "{blog}"], handoff_timeout: 20
 		t.Errorf("the door has handed over %d connections, and %d were served", n, served)
 	}
 }
-
-func isClosed(c chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}

@@ -58,6 +58,9 @@ func (c *conn) finished(outcome admin.Outcome, err error) {
 	if c.handover > 0 {
 		attrs = append(attrs, slog.Duration("handover", c.handover))
 	}
+	if reason == "" && len(c.failed) > 0 { // it has a target, and not the first one
+		attrs = append(attrs, slog.String("before", reasons(c.failed)))
+	}
 	if reason != "" {
 		attrs = append(attrs, slog.String("reason", reason))
 	}

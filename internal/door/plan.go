@@ -3,7 +3,6 @@ package door
 import (
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,12 +21,18 @@ type plan struct {
 	routes    []*routePlan         // as in the configuration and the table
 	auto      *routePlan           // nil if auto routes are off
 	autos     map[string]*endpoint // by path, those that auto routes have used; door.mu guards it
+	sweepAt   int                  // of autos
 	listeners []*listener
 
 	endpoints []*endpoint // that the plan holds; door.mu guards them
 	backends  []*backends
 
-	used sync.WaitGroup // by connections, and by being in force
+	// By how many it is used, those that it has begun with, and by being in force. door.mu guards it. unused is
+	// closed when nobody does any more, which is for good: only what is in force can be held anew.
+	users  int
+	unused chan struct{}
+
+	named map[string]bool // paths of the endpoints that routes name
 }
 
 // routePlan says where the connections of a route go.
@@ -51,8 +56,7 @@ type targetPlan struct {
 
 // newPlan compiles c and opens what is new in it. If it fails it lets go of all that again.
 func (d *Door) newPlan(c *config.Config) (_ *plan, err error) {
-	p := &plan{door: d, config: c}
-	p.used.Add(1)
+	p := &plan{door: d, config: c, users: 1, unused: make(chan struct{}), named: make(map[string]bool)}
 	defer func() {
 		if err != nil {
 			p.abandon()
@@ -120,7 +124,7 @@ func (p *plan) newTarget(route string, t *config.Target) (*targetPlan, error) {
 	case len(t.Handoff) > 0:
 		tp := &targetPlan{timeout: t.HandoffTimeout, words: "handoff " + join(t.Handoff)}
 		for _, name := range t.Handoff {
-			e, err := p.holdEndpoint(name)
+			e, err := p.holdEndpoint(route, name)
 			if err != nil {
 				return nil, err
 			}
@@ -135,7 +139,7 @@ func (p *plan) newTarget(route string, t *config.Target) (*targetPlan, error) {
 func (p *plan) listen() error {
 	for i := range p.config.Listeners {
 		lc := &p.config.Listeners[i]
-		l, err := p.door.listenerFor(lc)
+		l, err := p.door.listenerFor(lc, p.listeners)
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", lc.Name, err)
 		}
@@ -164,13 +168,14 @@ func (p *plan) supersede(next *plan) {
 	for _, l := range p.listeners {
 		if !next.has(l) {
 			l.stop()
+			p.door.stopped = append(p.door.stopped, l)
 		}
 	}
 	p.release()
-	go func() {
-		p.used.Wait()
+	p.door.background.Go(func() {
+		<-p.unused
 		p.letGo()
-	}()
+	})
 }
 
 func (p *plan) has(l *listener) bool {
@@ -182,23 +187,33 @@ func (p *plan) has(l *listener) bool {
 	return false
 }
 
-func (p *plan) hold()    { p.used.Add(1) }
-func (p *plan) release() { p.used.Done() }
+func (p *plan) release() {
+	p.door.mu.Lock()
+	defer p.door.mu.Unlock()
+	if p.users--; p.users == 0 {
+		close(p.unused)
+	}
+}
 
 // letGo gives back the endpoints and backends: those that no other plan holds are closed.
 func (p *plan) letGo() {
-	p.door.mu.Lock()
-	defer p.door.mu.Unlock()
+	d := p.door
+	d.mu.Lock()
 	for _, e := range p.endpoints {
 		e.letGo()
 	}
+	var last []*backends
 	for _, b := range p.backends {
 		if b.holders--; b.holders == 0 {
-			delete(p.door.backends, b.key)
-			b.pool.Close()
+			delete(d.backends, b.key)
+			last = append(last, b)
 		}
 	}
 	p.endpoints, p.backends = nil, nil
+	d.mu.Unlock()
+	for _, b := range last {
+		b.pool.Close() // not under the lock: it waits for checks under way
+	}
 }
 
 // find returns the route of a connection, or nil.
@@ -207,9 +222,9 @@ func (p *plan) find(q *route.Query) *routePlan {
 	if ok {
 		return p.routes[i]
 	}
-	// A path that can be read in several ways has no route, nor the auto route: that would lead around the
-	// host's own.
-	if i != route.Ambiguous && p.auto != nil && p.autoEndpoint(q.Host) != nil {
+	// The auto route is for hosts that no route names: else it would lead around a route that is for certain
+	// clients, say. So it would where a path can be read in several ways.
+	if i != route.Ambiguous && p.auto != nil && !p.table.HasHost(q.Host) && p.autoEndpoint(q.Host) != nil {
 		return p.auto
 	}
 	return nil

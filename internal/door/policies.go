@@ -15,7 +15,7 @@ import (
 type policies struct {
 	dir     string // empty for the library's own
 	general policy
-	pinned  map[string]policy
+	pinned  map[string]policy // by path: an endpoint may be named by that, too
 }
 
 // policy is one with words that tell it from others.
@@ -47,13 +47,27 @@ func newPolicies(c *config.Endpoints) (*policies, error) {
 		p.general.Policy = ipc.AnyOf(all...)
 	}
 	for name, user := range c.Pin {
-		only, err := ipc.Users(user)
-		if err != nil {
+		if err := p.pin(name, user); err != nil {
 			return nil, fmt.Errorf("endpoints.pin.%s: %w", name, err)
 		}
-		p.pinned[name] = policy{only, "pinned to " + user}
 	}
 	return p, nil
+}
+
+func (p *policies) pin(name, user string) error {
+	only, err := ipc.Users(user)
+	if err != nil {
+		return err
+	}
+	path, err := p.path(name)
+	if err != nil {
+		return err
+	}
+	if other, ok := p.pinned[path]; ok {
+		return fmt.Errorf("the endpoint at %s is %s already", path, other.words)
+	}
+	p.pinned[path] = policy{only, "pinned to " + user}
+	return nil
 }
 
 func words(names []string) string {
@@ -62,21 +76,30 @@ func words(names []string) string {
 	return strings.Join(slices.Compact(names), ", ")
 }
 
-// of returns the policy for the endpoint of a name.
-func (p *policies) of(name string) policy {
-	if pinned, ok := p.pinned[name]; ok {
+// of returns the policy for the endpoint at a path.
+func (p *policies) of(path string) policy {
+	if pinned, ok := p.pinned[path]; ok {
 		return pinned
 	}
 	return p.general
 }
 
-// path returns where the socket or pipe of an endpoint is.
+// path returns where the socket or pipe of an endpoint is. Each has one path, however it is named.
 func (p *policies) path(name string) (string, error) {
-	path, err := ipc.Path(name)
-	if err != nil || p.dir == "" || runtime.GOOS == "windows" || isPath(name) {
-		return path, err
+	if runtime.GOOS == "windows" {
+		path, err := ipc.Path(name)
+		return strings.ToLower(path), err // names of pipes are the same in any case
 	}
-	return ipc.Path(filepath.Join(p.dir, filepath.Base(path))) // which checks its length
+	if p.dir == "" || strings.Contains(name, "/") {
+		path, err := ipc.Path(name)
+		if err != nil {
+			return "", err
+		}
+		return filepath.Abs(path)
+	}
+	// Package config has checked the names in the file, package sniff those that clients ask for.
+	return ipc.Path(filepath.Join(p.dir, name+socketSuffix)) // which checks its length
 }
 
-func isPath(name string) bool { return strings.ContainsAny(name, `/\`) }
+// socketSuffix is what package ipc ends the names of sockets with.
+const socketSuffix = ".sock"

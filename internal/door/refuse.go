@@ -2,6 +2,7 @@ package door
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,7 +20,7 @@ func (c *conn) refuse(outcome admin.Outcome, reason string) {
 	c.finished(outcome, reasonError(reason))
 	switch last := c.lastWords(outcome); {
 	case last != nil:
-		say(c.nc, last)
+		c.say(last)
 	case outcome == admin.Timeout || outcome == admin.ShutDown:
 		c.nc.Close() // most likely one that a browser has opened in advance
 	default:
@@ -41,7 +42,7 @@ func (c *conn) lastWords(outcome admin.Outcome) []byte {
 		}
 	case sniff.ProtocolHTTP1:
 		if status, ok := statuses[outcome]; ok {
-			return http1Answer(status)
+			return http1Answer(status, c.seen.Method == http.MethodHead)
 		}
 	case sniff.ProtocolHTTP2:
 		if status, ok := statuses[outcome]; ok && c.seen.Stream != 0 {
@@ -80,58 +81,53 @@ const retryAfter = "2"
 // tlsAlert is a fatal alert. RFC 8446 section 5.1 wants the version of TLS 1.2 for all records but the first.
 func tlsAlert(description byte) []byte { return []byte{21, 3, 3, 0, 2, 2, description} }
 
-func http1Answer(status int) []byte {
+func http1Answer(status int, head bool) []byte {
 	var b bytes.Buffer
-	text := answerText(status)
+	// It says whose words these are, and no more: the reason may name what is no client's business.
+	text := fmt.Sprintf("usher: %d %s\n", status, http.StatusText(status))
 	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
 	if status == http.StatusServiceUnavailable {
 		fmt.Fprintf(&b, "Retry-After: %s\r\n", retryAfter)
 	}
-	fmt.Fprintf(&b, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(text), text)
+	fmt.Fprintf(&b, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", len(text))
+	if !head { // RFC 9110 section 9.3.2
+		b.WriteString(text)
+	}
 	return b.Bytes()
 }
 
-// answerText says whose words these are, and no more: the reason may name what is no client's business.
-func answerText(status int) string {
-	return fmt.Sprintf("usher: %d %s\n", status, http.StatusText(status))
-}
-
 // http2Answer is all that a server has to say on a connection with one request (RFC 9113 section 3.4: the
-// preface, which is SETTINGS; 6.8: GOAWAY).
+// preface, which is SETTINGS; 6.8: GOAWAY). It has no body, which flow control might hold up, and uses no table
+// that the client might not want (RFC 7541 section 4.2).
 func http2Answer(stream uint32, status int) []byte {
 	var head, b bytes.Buffer
-	text := answerText(status)
 	enc := hpack.NewEncoder(&head)
+	enc.SetMaxDynamicTableSize(0)
 	enc.WriteField(hpack.HeaderField{Name: ":status", Value: fmt.Sprint(status)})
+	enc.WriteField(hpack.HeaderField{Name: "server", Value: "usher"})
 	if status == http.StatusServiceUnavailable {
 		enc.WriteField(hpack.HeaderField{Name: "retry-after", Value: retryAfter})
 	}
-	enc.WriteField(hpack.HeaderField{Name: "content-type", Value: "text/plain; charset=utf-8"})
-	enc.WriteField(hpack.HeaderField{Name: "content-length", Value: fmt.Sprint(len(text))})
 	f := http2.NewFramer(&b, nil) // to a buffer: nothing here can fail
 	f.WriteSettings()
 	f.WriteSettingsAck()
-	f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head.Bytes(), EndHeaders: true})
-	f.WriteData(stream, true, []byte(text))
+	f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head.Bytes(), EndHeaders: true, EndStream: true})
 	f.WriteGoAway(stream, http2.ErrCodeNo, nil)
 	return b.Bytes()
 }
 
-// Bounds of an ending: how long the client may take to read the last words and close, and how much it may
-// still send.
-const (
-	endTimeout = 3 * time.Second
-	endBytes   = 1 << 20
-)
+// endTimeout is how long the client may take to read the last words, and to come to its own end.
+const endTimeout = 3 * time.Second
 
-// say writes b and closes nc. To close a connection that holds unread bytes resets it, and a reset may
+// say writes b and closes the connection. To close one that holds unread bytes resets it, and a reset may
 // overtake what was written: so it says that this is the end, and lets the client finish first.
-func say(nc twoWay, b []byte) {
-	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(endTimeout))
-	if _, err := nc.Write(b); err != nil {
+func (c *conn) say(b []byte) {
+	defer c.nc.Close()
+	c.nc.SetDeadline(time.Now().Add(endTimeout))
+	defer context.AfterFunc(c.door.life, func() { c.nc.SetDeadline(past) })()
+	if _, err := c.nc.Write(b); err != nil {
 		return
 	}
-	nc.CloseWrite()
-	io.Copy(io.Discard, io.LimitReader(nc, endBytes))
+	c.nc.CloseWrite()
+	io.Copy(io.Discard, c.nc)
 }

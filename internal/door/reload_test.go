@@ -83,19 +83,18 @@ func TestAReloadOpensAndClosesListeners(t *testing.T) {
 	waiting := raw(t, firstAddr) // in the peek phase while its listener goes
 	send(t, waiting, "GET / HTTP/1.1\r\nHost: x.test\r\nConnection: close\r\n")
 	eventually(t, "it is there", func() bool { return h.door.Status().Listeners[0].Peeking == 1 })
+	old := h.door.plan.listeners[0]
 	if err := h.door.Reload(h.config(second + routes)); err != nil {
 		t.Fatal(err)
 	}
 	if _, body, err := get(httpClient(t, secondAddr, nil), "http://x.test/"); err != nil || !strings.HasPrefix(body, "shop") {
 		t.Errorf("at the new address: %q, %v", body, err)
 	}
-	eventually(t, "the old address is closed", func() bool {
-		c, err := net.Dial("tcp", firstAddr)
-		if err == nil {
-			c.Close()
-		}
-		return err != nil
-	})
+	<-old.ended
+	if c, err := net.Dial("tcp", firstAddr); err == nil {
+		c.Close()
+		t.Error("the old address is open still")
+	}
 	send(t, waiting, "\r\n")
 	if got := rest(t, waiting); !strings.HasPrefix(got, "HTTP/1.1 200") {
 		t.Errorf("who was in the peek phase is told %q", got)

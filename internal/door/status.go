@@ -13,8 +13,7 @@ import (
 // Status says how the door is.
 func (d *Door) Status() *admin.Status {
 	d.mu.RLock()
-	p := d.plan
-	p.hold()
+	p := d.plan // not held: what is asked of it here does not go with it
 	s := &admin.Status{
 		Version: d.options.Version, PID: os.Getpid(), Now: time.Now(), Started: d.started,
 		Config: d.status, Draining: d.draining, Refusals: d.refusals.newest(),
@@ -29,7 +28,6 @@ func (d *Door) Status() *admin.Status {
 		pools = append(pools, b)
 	}
 	d.mu.RUnlock()
-	defer p.release()
 
 	for _, l := range p.listeners {
 		s.Listeners = append(s.Listeners, l.status())

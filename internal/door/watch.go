@@ -67,7 +67,7 @@ func (w *watcher) folder(dir string) {
 	w.rescan(dir)
 }
 
-// has says whether there is something at path.
+// has says whether there is a socket at path.
 func (w *watcher) has(path string) bool {
 	if runtime.GOOS == "windows" {
 		return true
@@ -118,17 +118,18 @@ func (w *watcher) look(path string) {
 		return // a socket that is not complete yet: package ipc moves it to its name
 	}
 	w.scanning.Lock()
-	_, err := os.Lstat(path)
+	info, err := os.Lstat(path)
+	there := err == nil && info.Mode().Type() == fs.ModeSocket
 	w.mu.Lock()
 	names := w.folders[filepath.Clean(dir)]
-	if names != nil && err == nil {
+	if names != nil && there {
 		names[name] = struct{}{}
 	} else {
 		delete(names, name)
 	}
 	w.mu.Unlock()
 	w.scanning.Unlock()
-	if names != nil && err == nil {
+	if names != nil && there {
 		w.appeared(path)
 	}
 }
@@ -154,7 +155,7 @@ func (w *watcher) rescan(dir string) {
 	names := make(map[string]struct{})
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") {
+		if e.Type() == fs.ModeSocket && !strings.HasPrefix(e.Name(), ".") {
 			names[e.Name()] = struct{}{}
 		}
 	}

@@ -197,6 +197,19 @@ func (t *Table) Lookup(q *Query) (i int, ok bool) {
 	return int(found) - 1, found > 0
 }
 
+// HasHost says whether a match names the host, or a wildcard that it is of, whatever else that match wants.
+func (t *Table) HasHost(name string) bool {
+	if t.exact[name] != nil {
+		return true
+	}
+	for _, domain, more := strings.Cut(name, "."); more; _, domain, more = strings.Cut(domain, ".") {
+		if t.wildcard[domain] != nil {
+			return true
+		}
+	}
+	return false
+}
+
 func (t *Table) lookup(q *Query) index {
 	readable := isReadable(q.Path)
 	if found := t.exact[q.Host].route(q, readable); found != 0 {

@@ -355,3 +355,19 @@ func TestMatchSaysWhatItMatches(t *testing.T) {
 		})
 	}
 }
+
+func TestATableKnowsWhichHostsItsMatchesName(t *testing.T) {
+	table, err := New([]Match{
+		{Hosts: []string{"shop.example.com"}, Listener: "web"}, {Hosts: []string{"*.wild.example"}}, {Path: "/x"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for host, want := range map[string]bool{
+		"shop.example.com": true, "a.b.wild.example": true, "wild.example": false, "other.example.com": false, "": false,
+	} {
+		if got := table.HasHost(host); got != want {
+			t.Errorf("HasHost(%q) is %v", host, got)
+		}
+	}
+}
