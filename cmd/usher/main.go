@@ -32,6 +32,8 @@ func newRootCommand() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.SetOut(os.Stdout)
+	root.Version = buildVersion()
+	root.SetVersionTemplate("usher {{.Version}}\n")
 	root.AddCommand(newServeCommand())
 	root.AddCommand(newVersionCommand(), newDemoCommand(), newDemoBackendCommand())
 	root.AddCommand(newCheckCommand())

@@ -100,10 +100,17 @@ func (s *server) run() error {
 
 // load reads the configuration.
 func (s *server) load() (*config.Config, error) {
-	if s.path == "" {
-		return config.Default(s.listen...), nil
+	if s.path != "" {
+		return config.Load(s.path)
 	}
-	return config.Load(s.path)
+	if len(s.listen) == 0 {
+		return config.Default(), nil
+	}
+	yaml := "auto_routes: true\nlisteners:\n"
+	for _, address := range s.listen {
+		yaml += fmt.Sprintf("  - {address: %q}\n", address)
+	}
+	return config.Parse("--listen", []byte(yaml))
 }
 
 // logPatience is for whoever reads the log to read it to its end.
@@ -181,7 +188,7 @@ func (s *server) reload(why string) {
 // summary is what systemctl status shows.
 func (s *server) summary() string {
 	st := s.door.Status()
-	text := fmt.Sprintf("%d listeners, %d routes", len(st.Listeners), len(st.Routes))
+	text := fmt.Sprintf("listeners: %d, routes: %d", len(st.Listeners), len(st.Routes))
 	if st.Config.Error != "" {
 		text += "; the last configuration was wrong: " + st.Config.Error
 	}

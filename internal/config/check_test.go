@@ -97,8 +97,8 @@ func TestEndpointsAreJudgedAsPackageIPCJudgesThem(t *testing.T) {
 			t.Errorf("somebody listens at %q", name)
 			continue
 		}
-		if strings.Contains(err.Error(), "the path of the socket has") {
-			continue // depends on where the folder is
+		if strings.Contains(err.Error(), "the path of the ") {
+			continue // socket or pipe is too long, which depends on where the folder is
 		}
 		absent := errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 		ours := checkString(name)

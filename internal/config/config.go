@@ -172,7 +172,7 @@ type Target struct {
 	Handoff Strings `yaml:"handoff" min:"1"`
 
 	// HandoffTimeout is how long one taker may take to claim a connection before the next is asked.
-	HandoffTimeout time.Duration `yaml:"handoff_timeout" default:"2s" min:"1ms"`
+	HandoffTimeout time.Duration `yaml:"handoff_timeout" default:"5s" min:"1ms"`
 
 	// Proxy is the address of a backend that cannot take connections, or a list of them: HOST:PORT, or
 	// unix:PATH. The bytes are copied by the kernel.

@@ -103,6 +103,7 @@ func TestTheSchemaSaysWhatTheTagsSay(t *testing.T) {
 }
 
 func TestTheSchemaTakesGoodFilesAndNotBadOnes(t *testing.T) {
+	unixPaths(t)
 	full, err := os.ReadFile("testdata/full.yaml")
 	if err != nil {
 		t.Fatal(err)

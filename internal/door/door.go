@@ -100,7 +100,21 @@ func Start(o Options) (_ *Door, err error) {
 		return nil, err
 	}
 	d.passed.closeUnused()
+	d.checkDescriptors()
 	return d, nil
+}
+
+// checkDescriptors tells an operator whose limits.peeking cannot be reached.
+func (d *Door) checkDescriptors() {
+	most, known := maxDescriptors()
+	peeking := uint64(0)
+	for _, l := range d.plan.config.Listeners {
+		peeking += uint64(l.Limits.Peeking)
+	}
+	if known && most < peeking {
+		d.log.Warn("fewer descriptors than limits.peeking: the oldest of the connections in the peek phase will go before there are so many",
+			"descriptors", most, "peeking", peeking)
+	}
 }
 
 func newRunID() string {

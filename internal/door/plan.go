@@ -94,7 +94,7 @@ func (d *Door) newPlan(c *config.Config) (_ *plan, err error) {
 const (
 	autoRoute   = "auto"
 	noRoute     = "none"
-	autoTimeout = 2 * time.Second // as the default of handoff_timeout
+	autoTimeout = 5 * time.Second // as the default of handoff_timeout
 )
 
 func (p *plan) newRoute(r *config.Route) (*routePlan, error) {
