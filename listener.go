@@ -288,6 +288,10 @@ func (l *Listener) Close() error {
 // heard, which loses nothing but reports, and returns ctx's error. Of a listener that is closed or was replaced already it
 // returns [net.ErrClosed] when it has waited: so a program that is about to end calls it when its last connection
 // is closed, as after [net/http.Server.Shutdown].
+//
+// That function closes, without an answer, a connection whose first request it reads while it runs. A server that
+// would lose none calls Shutdown of the listener first, waits until Serve has returned and the first request of each
+// connection has reached its handler, and then shuts the server down: examples/hello does.
 func (l *Listener) Shutdown(ctx context.Context) error {
 	err := l.stop(fmt.Errorf("the listener is shut down: %w", net.ErrClosed), 0)
 	select {
