@@ -228,6 +228,9 @@ func load(t *testing.T, addr string, clients, n int, more func() bool) (served, 
 // maxWaiting is what a connection in the peek phase may cost the door, in bytes: most of it is a goroutine's stack.
 const maxWaiting = 16 << 10
 
+// loadMemory is what the good clients may cost it meanwhile, whatever the number of the slow ones.
+const loadMemory = 8 << 20
+
 func number(t *testing.T, s string) int {
 	t.Helper()
 	return must(strconv.Atoi(s))(t)
@@ -259,8 +262,9 @@ endpoints: {dir: ` + h.dir + `}
 	served, lost, beside := load(t, addr, 2, *loadConns, func() bool { return time.Since(began) < 3*time.Second })
 	door.Tell("beside")
 	during := strings.Fields(door.Await("beside"))
-	memory := float64(number(t, during[2])-number(t, before[2])) / float64(*slowClients)
-	if n := number(t, during[1]); n < *slowClients || memory > maxWaiting {
+	grown := number(t, during[2]) - number(t, before[2])
+	memory := float64(grown) / float64(*slowClients)
+	if n := number(t, during[1]); n < *slowClients || grown > *slowClients*maxWaiting+loadMemory {
 		t.Errorf("%d clients are in the peek phase, of which each costs %.0f bytes, want %d at least and %d at most", n, memory, *slowClients, maxWaiting)
 	}
 	drip.Tell("alive?")

@@ -79,7 +79,7 @@ func TestTheEndpointWithTheFewestOffersUnderWayIsFirst(t *testing.T) {
 	h.take("shop", whoami("shop"), nil)
 	h.open(`routes: [{match: {}, handoff: ["{blog}", "{shop}"], handoff_timeout: 200ms}]`)
 	addr := h.addr("web")
-	// One of the first two has its turn at the stuck one.
+	// One of the first two at least has its turn at the stuck one.
 	for range 2 {
 		conn := raw(t, addr)
 		send(t, conn, "GET / HTTP/1.1\r\nHost: x.test\r\n\r\n")
@@ -92,7 +92,7 @@ func TestTheEndpointWithTheFewestOffersUnderWayIsFirst(t *testing.T) {
 		}
 		return 0
 	}
-	eventually(t, "one waits at the stuck taker", func() bool { return open("blog") == 1 })
+	eventually(t, "one waits at the stuck taker", func() bool { return open("blog") >= 1 })
 	// A withdrawn offer counts until it is answered, so the others go to the taker that answers, but for some that
 	// come before its answer to the last has. By turns it would be 25.
 	for range 50 {
