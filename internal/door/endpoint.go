@@ -53,9 +53,6 @@ func (p *plan) holdEndpoint(route, name string) (*endpoint, error) {
 	e := p.holdLocked(name, path)
 	p.door.mu.Unlock()
 	e.stats.routes.Store(route, struct{}{})
-	if p.door.watch.has(path) {
-		e.connectSoon()
-	}
 	return e, nil
 }
 

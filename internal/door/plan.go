@@ -3,6 +3,7 @@ package door
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -148,10 +149,19 @@ func (p *plan) listen() error {
 	return nil
 }
 
-// start begins to accept where the plan is the first to do so, and puts its settings in force elsewhere.
+// start begins to accept where the plan is the first to do so, puts its settings in force elsewhere, and connects
+// to the takers that are there.
 func (p *plan) start() {
 	for i, l := range p.listeners {
 		l.use(&p.config.Listeners[i])
+	}
+	p.door.mu.RLock()
+	endpoints := slices.Clone(p.endpoints)
+	p.door.mu.RUnlock()
+	for _, e := range endpoints {
+		if p.door.watch.has(e.path) {
+			e.connectSoon()
+		}
 	}
 }
 
@@ -166,7 +176,7 @@ func (p *plan) abandon() {
 // supersede is for a plan in whose place another one is in force.
 func (p *plan) supersede(next *plan) {
 	for _, l := range p.listeners {
-		if !next.has(l) {
+		if !slices.Contains(next.listeners, l) {
 			l.stop()
 			p.door.stopped = append(p.door.stopped, l)
 		}
@@ -176,15 +186,6 @@ func (p *plan) supersede(next *plan) {
 		<-p.unused
 		p.letGo()
 	})
-}
-
-func (p *plan) has(l *listener) bool {
-	for _, other := range p.listeners {
-		if other == l {
-			return true
-		}
-	}
-	return false
 }
 
 func (p *plan) release() {
