@@ -162,6 +162,11 @@ func (e *endpoint) connected(ctx context.Context) (*usher.Target, error) {
 	if err := e.hanging(); err != nil {
 		return nil, err
 	}
+	return e.connect(ctx, e.hanging)
+}
+
+// connect connects unless somebody else does meanwhile, or giveUp says then why not to.
+func (e *endpoint) connect(ctx context.Context, giveUp func() error) (*usher.Target, error) {
 	e.greeting.Add(1)
 	defer e.greeting.Add(-1)
 	select {
@@ -173,7 +178,7 @@ func (e *endpoint) connected(ctx context.Context) (*usher.Target, error) {
 	if t := e.current(); t != nil {
 		return t, nil
 	}
-	if err := e.hanging(); err != nil { // found by the one before
+	if err := giveUp(); err != nil {
 		return nil, err
 	}
 	return e.dial(ctx)
@@ -197,13 +202,15 @@ func (e *endpoint) dial(ctx context.Context) (*usher.Target, error) {
 	return t, nil
 }
 
-// hangTime is how long an endpoint is left alone where somebody listens and does not greet.
-const hangTime = 5 * time.Second
+// hangTime is how long an endpoint is left alone where somebody listens and does not greet. Meanwhile it is tried
+// in the background, and that takes less time.
+const hangTime = connectTimeout + 5*time.Second
 
 func (e *endpoint) hang(err error) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.hangs, e.hangsUntil = err, time.Now().Add(hangTime)
+	e.mu.Unlock()
+	e.connectSoon()
 }
 
 // hanging says why not to wait for a greeting now.
@@ -211,7 +218,7 @@ func (e *endpoint) hanging() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if time.Now().Before(e.hangsUntil) {
-		return fmt.Errorf("not tried again before %v have passed: %w", hangTime, e.hangs)
+		return fmt.Errorf("endpoint %s: who listens there has not greeted: %w", e.name, e.hangs)
 	}
 	return nil
 }
@@ -261,7 +268,7 @@ func (e *endpoint) connectSoon() {
 func (e *endpoint) connectNow() {
 	ctx, cancel := context.WithTimeout(e.door.life, connectTimeout)
 	defer cancel()
-	t, err := e.connected(ctx)
+	t, err := e.connect(ctx, func() error { return nil })
 	if err != nil {
 		return
 	}

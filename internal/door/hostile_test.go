@@ -152,6 +152,27 @@ func TestAnEndpointIsNotTriedAgainAndAgainWhoseTakerDoesNotGreet(t *testing.T) {
 	}
 }
 
+func TestATakerThatIsSlowToGreetIsConnectedAllTheSame(t *testing.T) {
+	if isWindows {
+		t.Skip("who listens without a greeting is made of a Unix socket")
+	}
+	h := newHouse(t)
+	slow := must(net.Listen("unix", h.path("shop")))(t)
+	h.open(`routes: [{match: {}, handoff: "{shop}", handoff_timeout: 50ms}]`)
+	c := httpClient(t, h.addr("web"), freshConns)
+	for range 5 {
+		if status, _, err := get(c, "http://x.test/"); err != nil || status != 503 {
+			t.Fatalf("%d, %v", status, err)
+		}
+	}
+	slow.Close() // which removes its socket
+	h.take("shop", whoami("shop"), nil)
+	eventually(t, "the one that greets serves", func() bool {
+		_, body, err := get(c, "http://x.test/")
+		return err == nil && strings.HasPrefix(body, "shop")
+	})
+}
+
 func TestATakersReportsAreBelievedOfItsOwnRoutesOnly(t *testing.T) {
 	h := newHouse(t)
 	h.take("shop", whoami("shop"), nil)
