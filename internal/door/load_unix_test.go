@@ -32,11 +32,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What CI makes larger.
-var (
-	slowClients = flag.Int("door.slow", 500, "clients that send one byte a second in TestSlowClientsDoNotDelayAGoodOne")
-	loadConns   = flag.Int("door.conns", 1000, "connections in each test under load")
-)
+// slowClients is what CI makes larger.
+var slowClients = flag.Int("door.slow", 500, "clients that send one byte a second in TestSlowClientsDoNotDelayAGoodOne")
 
 func init() {
 	roles["door"] = playDoor

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -30,6 +31,9 @@ import (
 	"github.com/go-usher/usher/internal/config"
 	"github.com/go-usher/usher/internal/faults"
 )
+
+// loadConns is what CI makes larger.
+var loadConns = flag.Int("door.conns", 1000, "connections in each test under load")
 
 // roles are what the test binary can play in a process of its own.
 var roles = map[string]func([]string) error{}
