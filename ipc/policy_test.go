@@ -28,8 +28,14 @@ func init() {
 
 func TestPoliciesByName(t *testing.T) {
 	me := os.Geteuid()
-	group := must(user.LookupGroupId(strconv.Itoa(os.Getegid())))(t)
-	own := must(user.LookupId(strconv.Itoa(me)))(t)
+	group, err := user.LookupGroupId(strconv.Itoa(os.Getegid()))
+	if err != nil {
+		t.Skip("who runs the tests has no names: ", err)
+	}
+	own, err := user.LookupId(strconv.Itoa(me))
+	if err != nil {
+		t.Skip("who runs the tests has no names: ", err)
+	}
 	tests := []struct {
 		name   string
 		make   func() (ipc.Policy, error)

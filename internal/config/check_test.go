@@ -17,7 +17,7 @@ import (
 func TestCheckWarnsOfWhatShouldBeLookedAt(t *testing.T) {
 	me, err := user.Current()
 	if err != nil {
-		t.Fatal(err)
+		t.Skip("who runs the tests has no name: ", err)
 	}
 	const route = shortest + "routes: [{handoff: shop, fallback: {handoff: spare}}]\n"
 	tests := []struct {

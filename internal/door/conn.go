@@ -100,6 +100,7 @@ func (c *conn) left() {
 	}
 	c.settings.stats.open.Add(-1)
 	c.door.stats.open.Add(-1)
+	c.door.reserve.refill()
 }
 
 // learn finds out what the client wants. It returns an outcome where that cannot be.
@@ -349,7 +350,14 @@ func (c *conn) handOver(p *plan, t *targetPlan) bool {
 func (c *conn) handOverTo(e *endpoint, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(c.door.life, timeout)
 	defer cancel()
-	return e.handoff(ctx, c.offer)
+	for {
+		err := e.handoff(ctx, c.offer)
+		if !outOfDescriptors(err) || ctx.Err() != nil {
+			return err
+		}
+		e.connectSoon() // which has some in reserve
+		time.Sleep(maxPause)
+	}
 }
 
 // proxy copies between the client and a backend until both are done, and returns true, or false where no

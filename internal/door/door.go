@@ -59,6 +59,7 @@ type Door struct {
 	serial   atomic.Uint64
 	stats    stats
 	refusals refusals
+	reserve  reserve
 
 	reloading sync.Mutex  // held while a configuration is applied
 	stopped   []*listener // by reloads, until they have ended; reloading guards them
@@ -88,12 +89,14 @@ func Start(o Options) (_ *Door, err error) {
 	d.life, d.kill = context.WithCancel(context.Background())
 	d.status.Path = o.ConfigPath
 	d.watch = newWatcher(d.log, d.appeared)
+	d.reserve.fill()
 	defer func() {
 		if err != nil {
 			d.watch.close()
 			d.passed.close()
 			d.kill()
 			d.background.Wait()
+			d.reserve.close()
 		}
 	}()
 	if err := d.apply(o.Config); err != nil {
@@ -221,6 +224,7 @@ func (d *Door) Shutdown(ctx context.Context) error {
 	d.passed.close()
 	d.kill()
 	d.background.Wait()
+	d.reserve.close()
 	return err
 }
 

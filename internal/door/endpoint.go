@@ -181,12 +181,19 @@ func (e *endpoint) connect(ctx context.Context, giveUp func() error) (*usher.Tar
 	if err := giveUp(); err != nil {
 		return nil, err
 	}
+	if ctx.Err() != nil { // no fault of the taker's
+		return nil, fmt.Errorf("endpoint %s: there was no time left to connect: %w", e.name, ctx.Err())
+	}
 	return e.dial(ctx)
 }
 
 func (e *endpoint) dial(ctx context.Context) (*usher.Target, error) {
 	d := usher.Dialer{Policy: e.policy.Policy, Ended: e.ended, Lost: e.lost}
-	t, err := d.Dial(ctx, e.path)
+	var t *usher.Target
+	err := e.door.reserve.use(func() (err error) {
+		t, err = d.Dial(ctx, e.path)
+		return err
+	})
 	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
 			e.hang(err)
@@ -272,7 +279,7 @@ func (e *endpoint) connectNow() {
 	if err != nil {
 		return
 	}
-	if err := t.Connect(ctx); err != nil {
+	if err := e.door.reserve.use(func() error { return t.Connect(ctx) }); err != nil {
 		e.note(err)
 		return
 	}

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/go-usher/usher/internal/admin"
@@ -208,7 +207,7 @@ func (l *listener) acceptFailed(err error) {
 		l.logged = time.Now()
 		l.door.log.Error("cannot accept connections; they wait", "listener", s.Name, "error", err)
 	}
-	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+	if outOfDescriptors(err) {
 		l.waiting.evict(patientPeek)
 	}
 }

@@ -275,22 +275,23 @@ endpoints: {dir: ` + h.dir + `}
 	door.End()
 }
 
-// TestADoorOutOfDescriptorsLosesNobody gives the door fewer descriptors than it has clients at once.
+// TestADoorOutOfDescriptorsLosesNobody gives the door fewer descriptors than it has clients at once. None is left when
+// its taker comes, to which it has to connect.
 func TestADoorOutOfDescriptorsLosesNobody(t *testing.T) {
 	h := newHouse(t)
-	taker := faults.Start(t, "taker", h.path("shop"), "accept")
-	taker.Await("ready")
 	door := faults.Start(t, "door", "few", `
 listeners: [{name: web, address: "127.0.0.1:0", limits: {peek_timeout: 1s}}]
 routes: [{match: {}, handoff: shop, handoff_timeout: 20s}]
 endpoints: {dir: `+h.dir+`}
 `)
 	addr := strings.TrimSpace(door.Await("listening"))
-	// Clients that say nothing hold most of the descriptors, for as long as a peek may take.
+	// Clients that say nothing hold most of the descriptors, for as long as a peek may take, or until they are evicted.
 	idle := make([]net.Conn, 60)
 	for i := range idle {
 		idle[i] = raw(t, addr)
 	}
+	taker := faults.Start(t, "taker", h.path("shop"), "accept")
+	taker.Await("ready")
 	served, lost, _ := load(t, addr, 64, *loadConns, never)
 	door.Tell("status")
 	status := strings.Fields(door.Await("status"))

@@ -1,0 +1,79 @@
+package door
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// reserve is some descriptors for what must not fail when clients have all the others: connecting to a taker. Without
+// them a door out of descriptors could stay so, with each connection waiting for a taker that none can be connected to.
+type reserve struct {
+	mu    sync.Mutex
+	files []*os.File // of nothing
+	short atomic.Bool
+}
+
+// reserved is more than it takes to connect to a taker (a socket and a page), for a listener may be quicker.
+const reserved = 8
+
+// fill makes the reserve whole, as far as there are descriptors.
+func (r *reserve) fill() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fillLocked()
+}
+
+func (r *reserve) fillLocked() {
+	for len(r.files) < reserved {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			r.short.Store(true)
+			return
+		}
+		r.files = append(r.files, f)
+	}
+	r.short.Store(false)
+}
+
+// refill is fill for when something was closed: what is free goes here first.
+func (r *reserve) refill() {
+	if r.short.Load() && r.mu.TryLock() { // who has it fills it
+		defer r.mu.Unlock()
+		r.fillLocked()
+	}
+}
+
+// use calls f, and once more with the reserve if there was no descriptor for it.
+func (r *reserve) use(f func() error) error {
+	err := f()
+	if !outOfDescriptors(err) {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closeLocked()
+	err = f()
+	r.fillLocked()
+	return err
+}
+
+func (r *reserve) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closeLocked()
+	r.short.Store(false)
+}
+
+func (r *reserve) closeLocked() {
+	for _, f := range r.files {
+		f.Close()
+	}
+	r.files = nil
+}
+
+func outOfDescriptors(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
