@@ -101,7 +101,7 @@ const (
 	Timeout     Outcome = "timeout"     // they did not come within peek_timeout
 	Gone        Outcome = "gone"        // the client left before it had said what it wants
 	Limited     Outcome = "limited"     // per_ip or per_ip_rate
-	Evicted     Outcome = "evicted"     // it was the oldest when there were more than peeking
+	Evicted     Outcome = "evicted"     // it was the oldest when there were more than peeking, or no descriptors left
 	Failed      Outcome = "failed"      // the door itself failed: out of descriptors, as a rule
 	ShutDown    Outcome = "shut_down"   // the door ended before it was known where it goes
 )

@@ -101,8 +101,8 @@ type Limits struct {
 	// in the kernel, whose buffer for a connection may never have more than 64KiB at once.
 	PeekBytes Size `yaml:"peek_bytes" default:"16KiB" min:"1" max:"64KiB"`
 
-	// Peeking is how many connections may be in the peek phase at once. While there are so many, the one
-	// that has been in it the longest is closed for each new one.
+	// Peeking is how many connections may be in the peek phase at once. While there are so many, or no
+	// descriptors are left, the one that has been in it the longest is closed for each new one.
 	Peeking int `yaml:"peeking" default:"10000" min:"1"`
 
 	// PerIP is how many connections one client address (of IPv6, one /64) may have at the door at once: in

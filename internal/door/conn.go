@@ -123,7 +123,7 @@ func (c *conn) learn() (admin.Outcome, string) {
 		return "", "" // evicted or not: it is known where it goes
 	}
 	if evicted {
-		return admin.Evicted, "the oldest in the peek phase, when there were more than limits.peeking"
+		return admin.Evicted, "the oldest in the peek phase, when there were more than limits.peeking, or no descriptors left"
 	}
 	return c.unlearnt(in, err)
 }

@@ -76,7 +76,7 @@ type ending struct {
 	err                      error // that ended it, where the door knows
 }
 
-// ended counts and logs an ending. The route is a taker's word, and may be one that there is not.
+// ended counts and logs an ending. The route may be one that a reload has taken away.
 func (d *Door) ended(route string, e ending) {
 	if stats := d.stats.routes.find(route); stats != nil {
 		stats.hasEnded(e.received, e.sent, e.lasted)

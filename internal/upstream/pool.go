@@ -169,11 +169,15 @@ func dial(ctx context.Context, address string, header []byte) (Conn, error) {
 	}
 	deadline, _ := ctx.Deadline() // none is the zero time for both
 	_ = c.SetWriteDeadline(deadline)
-	if _, err := c.Write(header); err != nil {
+	_, err = c.Write(header)
+	if err == nil {
+		err = c.SetWriteDeadline(time.Time{})
+	}
+	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("PROXY protocol header: %w", withoutAddress(err))
 	}
-	return c, c.SetWriteDeadline(time.Time{})
+	return c, nil
 }
 
 // withoutAddress takes the address out of an error of package net, for it is told already, and as it is
