@@ -39,5 +39,6 @@ func newRootCommand() *cobra.Command {
 	root.AddCommand(newCheckCommand())
 	root.AddCommand(newManCommand())
 	root.AddCommand(newStatusCommand())
+	root.AddCommand(newBenchCommand(), newBenchBackendCommand())
 	return root
 }
