@@ -16,7 +16,9 @@ import (
 // giver had read of it, then what the kernel holds. Its methods may be called from several
 // goroutines at once.
 type Conn struct {
-	p             *ipc.PrefixConn
+	p             *ipc.PrefixConn // of nc
+	nc            net.Conn
+	bare          bool // there never was a prefix
 	info          Info
 	giver         ipc.Peer
 	local, remote net.Addr
@@ -40,7 +42,7 @@ func newConn(c net.Conn, prefix []byte, info Info, local, remote net.Addr) *Conn
 	if a := c.RemoteAddr(); a != nil {
 		remote = a
 	}
-	return &Conn{p: ipc.NewPrefixConn(c, prefix), info: info, local: orNowhere(local), remote: orNowhere(remote)}
+	return &Conn{p: ipc.NewPrefixConn(c, prefix), nc: c, bare: len(prefix) == 0, info: info, local: orNowhere(local), remote: orNowhere(remote)}
 }
 
 // orNowhere spares callers of LocalAddr and RemoteAddr a nil.
@@ -70,16 +72,23 @@ func (c *Conn) Read(b []byte) (int, error) {
 	if c.closed.Load() { // also for what is left of the prefix
 		return 0, c.orClosed("read", io.EOF)
 	}
-	n, err := c.p.Read(b)
+	n, err := c.read(b)
 	c.tally.Load().read(int64(n))
 	return n, c.orClosed("read", err)
+}
+
+func (c *Conn) read(b []byte) (int, error) {
+	if c.bare {
+		return c.nc.Read(b)
+	}
+	return c.p.Read(b)
 }
 
 // Write writes to the connection.
 func (c *Conn) Write(b []byte) (int, error) {
 	y := c.tally.Load()
 	y.pass(1) // Close may come when some of it was written
-	n, err := c.p.Write(b)
+	n, err := c.nc.Write(b)
 	y.wrote(int64(n))
 	y.pass(-1)
 	return n, c.orClosed("write", err)
@@ -129,13 +138,13 @@ func (c *Conn) LocalAddr() net.Addr { return c.local }
 func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 
 // SetDeadline sets the read and the write deadline, as [net.Conn] says.
-func (c *Conn) SetDeadline(t time.Time) error { return c.p.SetDeadline(t) }
+func (c *Conn) SetDeadline(t time.Time) error { return c.nc.SetDeadline(t) }
 
 // SetReadDeadline sets the read deadline. It does not hold for the prefix, which is here.
-func (c *Conn) SetReadDeadline(t time.Time) error { return c.p.SetReadDeadline(t) }
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.nc.SetReadDeadline(t) }
 
 // SetWriteDeadline sets the write deadline.
-func (c *Conn) SetWriteDeadline(t time.Time) error { return c.p.SetWriteDeadline(t) }
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.nc.SetWriteDeadline(t) }
 
 // CloseRead shuts down the reading side.
 func (c *Conn) CloseRead() error { return c.p.CloseRead() }

@@ -66,6 +66,7 @@ type fileConn struct {
 	f             *os.File
 	local, remote net.Addr
 	closed        atomic.Bool
+	late          atomic.Pointer[net.OpError] // of a read whose deadline has passed
 
 	mu            sync.Mutex
 	nc            net.Conn // on the duplicate, once there is one
@@ -82,7 +83,24 @@ var (
 
 func (c *fileConn) Read(b []byte) (int, error) {
 	n, err := c.f.Read(b)
-	return n, c.opError("read", err)
+	if err != nil {
+		err = c.readError(err)
+	}
+	return n, err
+}
+
+// readError makes one error for all reads that end by their deadline: net/http ends one so with each request.
+func (c *fileConn) readError(err error) error {
+	path, ok := err.(*os.PathError)
+	if !ok || path.Err != os.ErrDeadlineExceeded || c.closed.Load() {
+		return c.opError("read", err)
+	}
+	if late := c.late.Load(); late != nil {
+		return late
+	}
+	late, _ := c.opError("read", err).(*net.OpError)
+	c.late.Store(late)
+	return late
 }
 
 func (c *fileConn) Write(b []byte) (int, error) {
@@ -95,8 +113,7 @@ func (c *fileConn) opError(op string, err error) error {
 	if err == nil || err == io.EOF {
 		return err
 	}
-	var path *os.PathError
-	if errors.As(err, &path) {
+	if path, ok := err.(*os.PathError); ok {
 		err = path.Err
 	}
 	if c.closed.Load() { // package os has more than one error for that

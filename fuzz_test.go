@@ -10,11 +10,12 @@ import (
 // FuzzParseMessage reads what peers may send. What parses must be within the limits, and be written as it
 // was read.
 func FuzzParseMessage(f *testing.F) {
-	f.Add(appendHello(nil, MaxOpen, false))
-	f.Add(appendHello(nil, 0, true))
+	f.Add(appendHello(nil, MaxOpen, 0))
+	f.Add(appendHello(nil, 0, flagReports|flagPatient))
 	f.Add(appendOffer(nil, ticket{slot: 3, generation: 7}, []byte{fieldHost, 1, 0, 'h'}, []byte("prefix")))
 	f.Add(appendAnswer(appendAnswer(appendAnswersHead(nil), answer{verb: verbClaimed}),
 		answer{ticket: ticket{slot: 63, generation: maxGeneration}, verb: verbDeclined, reason: reasonFull}))
+	f.Add(appendLateAnswer(appendLateHead(nil), answer{ticket: ticket{slot: 1, generation: 2}, verb: verbClaimed, ago: 1234}))
 	f.Add(appendLeaving(nil, reasonProtocol, "why"))
 	f.Add(appendReplace(nil))
 	f.Add(appendDone(nil))
@@ -28,7 +29,7 @@ func FuzzParseMessage(f *testing.F) {
 		var again []byte
 		switch m.typ {
 		case msgHello:
-			again = appendHello(nil, m.window, m.wants)
+			again = appendHello(nil, m.window, m.flags)
 		case msgOffer:
 			again = appendOffer(nil, m.offer, m.info, m.prefix)
 		case msgAnswers:
@@ -38,6 +39,11 @@ func FuzzParseMessage(f *testing.F) {
 			again = appendAnswersHead(nil)
 			for _, a := range m.answers {
 				again = appendAnswer(again, a)
+			}
+		case msgLate:
+			again = appendLateHead(nil)
+			for _, a := range m.answers {
+				again = appendLateAnswer(again, a)
 			}
 		case msgLeaving:
 			again = appendLeaving(nil, m.reason, m.text)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -22,6 +23,7 @@ type giving struct {
 	taker   ipc.Peer
 	window  int
 	reports bool // the taker reports the ends of connections
+	patient bool // its answers may be late
 	hooks   hooks
 
 	free chan uint8 // the slots that no offer has; holding one is leave to make an offer
@@ -40,12 +42,24 @@ type giving struct {
 	isEnded bool
 	slots   [MaxOpen]slot
 	owed    int64 // connections that the taker has claimed and not reported
+	decided []decision
+	late    *time.Timer // withdraws what TryHandoff has offered and nobody has claimed in time; nil until needed
+	waits   bool        // it is set
 }
 
-// hooks are what a Target wants to be told. Either may be nil.
+// decision is an outcome of which a function is to be told. That is done when giving.mu is not held any more.
+type decision struct {
+	o    *Offer
+	done func(time.Time, error)
+	at   time.Time
+	err  error
+}
+
+// hooks are what a Target wants to be told, either of which may be nil, and whether it can wait for that.
 type hooks struct {
-	ended func(Report)
-	lost  func(taker ipc.Peer, why error) // called in a goroutine of its own
+	patient bool
+	ended   func(Report)
+	lost    func(taker ipc.Peer, why error) // called in a goroutine of its own
 }
 
 // slot is what the giver knows of a slot. giving.mu guards it.
@@ -60,7 +74,8 @@ type hooks struct {
 type slot struct {
 	ticket
 	state slotState
-	offer *Offer // while it is queued or open
+	offer *Offer    // while it is queued or open
+	until time.Time // when it is withdrawn, if TryHandoff has offered it
 }
 
 type slotState uint8
@@ -103,7 +118,7 @@ func newGiving(ctx context.Context, c *ipc.Conn, h hooks) (_ *giving, err error)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Send(appendHello(nil, 0, h.ended != nil), f); err != nil {
+	if err := c.Send(appendHello(nil, 0, h.flags()), f); err != nil {
 		return nil, inContext(ctx, endedBy(err))
 	}
 	hello, err := receiveHello(c)
@@ -111,7 +126,8 @@ func newGiving(ctx context.Context, c *ipc.Conn, h hooks) (_ *giving, err error)
 		return nil, inContext(ctx, err)
 	}
 	g := &giving{
-		c: c, page: page, taker: taker, window: hello.window, reports: hello.wants && h.ended != nil, hooks: h,
+		c: c, page: page, taker: taker, window: hello.window, hooks: h,
+		reports: h.flags()&hello.flags&flagReports != 0, patient: h.flags()&hello.flags&flagPatient != 0,
 		free: make(chan uint8, MaxOpen), out: make(chan *slot, MaxOpen), ended: make(chan struct{}), gone: make(chan struct{}),
 	}
 	for i := range hello.window {
@@ -121,6 +137,18 @@ func newGiving(ctx context.Context, c *ipc.Conn, h hooks) (_ *giving, err error)
 	go g.write()
 	go g.read()
 	return g, nil
+}
+
+// flags are those of the hello.
+func (h *hooks) flags() uint32 {
+	flags := uint32(0)
+	if h.ended != nil {
+		flags |= flagReports
+	}
+	if h.patient {
+		flags |= flagPatient
+	}
+	return flags
 }
 
 // boundBy makes ctx bound what c does until the function that it returns is called.
@@ -203,20 +231,28 @@ func (g *giving) open(ctx context.Context, o *Offer) (*slot, error) {
 		return nil, contextError(ctx, "the taker has its fill of offers that it has not answered")
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.unlock()
 	if g.isEnded {
 		return nil, g.err
 	}
 	s := &g.slots[i]
+	if err := g.offerLocked(s, o); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// offerLocked puts o into a free slot and writes its ticket. g.mu is held.
+func (g *giving) offerLocked(s *slot, o *Offer) error {
 	s.generation = (s.generation + 1) & maxGeneration
 	at(stepOffer, before)
 	if err := g.page.offer(s.ticket); err != nil {
 		g.endLocked(err)
-		return nil, err
+		return err
 	}
 	at(stepOffer, after)
 	s.state, s.offer = slotQueued, o
-	return s, nil
+	return nil
 }
 
 // withdrawLate is for an offer whose context has ended.
@@ -225,8 +261,112 @@ func (g *giving) withdrawLate(ctx context.Context, s *slot, o *Offer) error {
 	if s.offer == o { // else it has its outcome, and the slot may be another's by now
 		g.settle(s, contextError(ctx, "the taker has not claimed it"))
 	}
-	g.mu.Unlock()
+	g.unlock()
 	return <-o.outcome
+}
+
+// tryHandoff makes an offer if nothing has to be waited for: neither for a slot, nor for another call that sends, nor for
+// room in the channel. It returns false otherwise, and o is as it was. If it returns true, o.done is told the outcome.
+func (g *giving) tryHandoff(o *Offer, within time.Duration) bool {
+	if !sendsAtOnce || len(o.encoded)+len(o.prefix) > atOnceLimit || !g.sendMu.TryLock() {
+		return false
+	}
+	defer g.sendMu.Unlock()
+	var i uint8
+	select {
+	case i = <-g.free:
+	default:
+		return false
+	}
+	g.mu.Lock()
+	s := &g.slots[i]
+	if g.isEnded || g.offerLocked(s, o) != nil {
+		g.unlock()
+		return false
+	}
+	s.until = time.Now().Add(within)
+	if !g.waits {
+		g.waitLocked(within)
+	}
+	g.mu.Unlock()
+	return g.send(s, g.trySend) || g.takeBack(s, o)
+}
+
+// takeBack is for an offer that could not be sent at once. Nobody has seen it. It returns true if it has an outcome all
+// the same: the channel has ended meanwhile.
+func (g *giving) takeBack(s *slot, o *Offer) bool {
+	g.mu.Lock()
+	defer g.unlock()
+	if s.offer != o {
+		if s.state == slotUnsent && !g.isEnded {
+			g.freeLocked(s)
+		}
+		return true
+	}
+	_, spoilt := g.page.withdraw(s.ticket)
+	s.offer = nil
+	g.freeLocked(s)
+	if spoilt != nil {
+		g.endLocked(spoilt)
+	}
+	return false
+}
+
+// waitLocked has overdue called after d.
+func (g *giving) waitLocked(d time.Duration) {
+	g.waits = true
+	if g.late == nil {
+		g.late = time.AfterFunc(d, g.overdue)
+	} else {
+		g.late.Reset(d)
+	}
+}
+
+// overdue withdraws the offers whose time is up. One timer does for all: to set one for each would cost more than it
+// takes to make an offer, and hardly any is ever late.
+func (g *giving) overdue() {
+	g.mu.Lock()
+	defer g.unlock()
+	g.waits = false
+	now := time.Now()
+	next := time.Duration(0)
+	for i := range g.slots {
+		s := &g.slots[i]
+		if s.offer == nil || s.offer.done == nil {
+			continue
+		}
+		if left := s.until.Sub(now); left > 0 {
+			if next == 0 || left < next {
+				next = left
+			}
+			continue
+		}
+		g.settle(s, lateError{fmt.Errorf("the taker has not claimed it: %w", context.DeadlineExceeded)})
+	}
+	if next > 0 && !g.isEnded {
+		g.waitLocked(next)
+	}
+}
+
+// unlock tells the outcomes that were decided under g.mu, when that is not held any more.
+func (g *giving) unlock() {
+	decided := g.decided
+	g.decided = nil
+	g.mu.Unlock()
+	for _, d := range decided {
+		d.o.end(d.err == nil)
+		d.done(d.at, d.err)
+	}
+}
+
+// decideLocked gives an offer its outcome, which was decided some time ago. g.mu is held, and left by unlock.
+func (g *giving) decideLocked(o *Offer, ago time.Duration, err error) {
+	if o.done == nil {
+		o.outcome <- err
+		return
+	}
+	g.decided = append(g.decided, decision{o, o.done, time.Now().Add(-ago), err})
+	o.done = nil
 }
 
 // settle ends an offer that is open: withdrawn with err as its outcome, unless the taker has claimed
@@ -241,7 +381,7 @@ func (g *giving) settle(s *slot, err error) {
 	} else if spoilt != nil {
 		err = errors.Join(err, spoilt)
 	}
-	s.offer.outcome <- err
+	g.decideLocked(s.offer, 0, err)
 	s.offer = nil
 	if s.state == slotQueued {
 		s.state = slotUnsent
@@ -282,12 +422,14 @@ func (g *giving) write() {
 // sendAtOnce sends a small offer if that needs no waiting, which spares a switch to the goroutine that
 // can wait.
 func (g *giving) sendAtOnce(s *slot, o *Offer) bool {
-	if len(o.encoded)+len(o.prefix) > atOnceLimit || !g.sendMu.TryLock() {
+	if !sendsAtOnce || len(o.encoded)+len(o.prefix) > atOnceLimit || !g.sendMu.TryLock() {
 		return false
 	}
 	defer g.sendMu.Unlock()
-	return g.send(s, func(b []byte, c syscall.Conn) (bool, error) { return g.c.TrySend(b, c) })
+	return g.send(s, g.trySend)
 }
+
+func (g *giving) trySend(b []byte, c syscall.Conn) (bool, error) { return g.c.TrySend(b, c) }
 
 // send sends an offer that is queued. It returns false if it was not sent, and is queued still.
 // g.sendMu is held.
@@ -318,6 +460,8 @@ func (g *giving) send(s *slot, how func([]byte, syscall.Conn) (bool, error)) boo
 }
 
 const (
+	sendsAtOnce = runtime.GOOS == "linux" // as ipc.Conn.TrySend says
+
 	atOnceLimit = 3 << 10  // of bytes: most heads of requests; ipc.Conn.TrySend takes little more
 	keptBuffer  = 64 << 10 // of bytes
 )
@@ -326,7 +470,7 @@ const (
 // the offer's own, or the system's for the moment. It returns false for an offer that is queued again.
 func (g *giving) notSent(s *slot, t ticket, err error) bool {
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.unlock()
 	if g.isEnded {
 		return true
 	}
@@ -376,7 +520,7 @@ func (g *giving) readOne() error {
 	switch {
 	case msg.typ == msgEnded && g.reports:
 		return g.takeReports(msg)
-	case msg.typ == msgAnswers && !g.parted:
+	case (msg.typ == msgAnswers && !g.patient || msg.typ == msgLate && g.patient) && !g.parted:
 		return g.take(msg.answers)
 	case msg.typ == msgLeaving && !g.parted:
 		g.parted = true
@@ -388,7 +532,7 @@ func (g *giving) readOne() error {
 // take passes over answers on a channel that stays for reports: the tickets of all offers were torn when it ended.
 func (g *giving) take(answers []answer) error {
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.unlock()
 	for _, a := range answers {
 		if g.isEnded && g.stays {
 			return nil
@@ -421,7 +565,7 @@ func (g *giving) takeOne(a answer) error {
 			if !claimed {
 				return fmt.Errorf("%w: it says that it has claimed an offer, and has not", ipc.ErrProtocol)
 			}
-			s.offer.outcome <- nil
+			g.decideLocked(s.offer, time.Duration(a.ago)*time.Microsecond, nil)
 			g.owed++
 			s.state, s.offer = slotWithdrawn, nil
 		case verbDeclined:
@@ -504,7 +648,7 @@ func unsent(err error) bool {
 // protocol. What the taker has claimed until now is its own; what it has not, it cannot any more.
 func (g *giving) end(err error) (stays bool) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.unlock()
 	g.endLocked(err)
 	if g.stays && g.staysAfter(err) { // not so, if the end of what stayed has come
 		return true
@@ -527,6 +671,9 @@ func (g *giving) endLocked(err error) {
 	// A taker that owes nothing could make this side hold a channel for each time that it comes and goes.
 	g.stays = g.stays && g.owed > 0
 	close(g.ended)
+	if g.late != nil {
+		g.late.Stop()
+	}
 	if !g.stays {
 		g.c.Close()
 	}

@@ -76,7 +76,7 @@ func TestGiversThatBreakTheProtocol(t *testing.T) {
 		{"an address that is none", true, func(c *ipc.Conn) error { return attach(c, append(head(2, 0, 4, 1), 8, 1, 0, 'x')) }, "field 8 of the info"},
 		{"the end of offers, which nobody has asked for", true, func(c *ipc.Conn) error { return c.Send(head(7, 0, 0, 0)) }, "a giver sent a message of type 7"},
 		{"a report to a taker", true, func(c *ipc.Conn) error { return c.Send(reportMessage(0, 1, 2, 3, "")) }, "a giver sent a message of type 6"},
-		{"a flag that nobody knows", false, func(c *ipc.Conn) error { return c.Send(head(1, 1, 0, 2), null) }, "a reserved field of a message of type 1 is 0x2"},
+		{"a flag that nobody knows", false, func(c *ipc.Conn) error { return c.Send(head(1, 1, 0, 4), null) }, "a reserved field of a message of type 1 is 0x4"},
 		{"a page instead of a socket", true, func(c *ipc.Conn) error { return c.Send(head(5, 0, 0, 0)) }, "a giver sent a message of type 5"},
 	}
 	for _, tt := range tests {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/go-usher/usher/ipc"
 )
@@ -24,8 +25,9 @@ type Offer struct {
 	received, sent int64
 
 	// outcome has room for what comes of a Handoff. It is the offer's, not the slot's: that may have the
-	// next offer before the goroutine which waits here has run.
+	// next offer before the goroutine which waits here has run. done is told in its place if it is not nil.
 	outcome chan error
+	done    func(time.Time, error)
 
 	mu    sync.Mutex
 	state offerState

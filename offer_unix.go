@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-usher/usher/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,6 +41,11 @@ func hold(c net.Conn) (held, error) {
 		raw, err = c.SyscallConn()
 	case *fileConn:
 		raw, err = c.SyscallConn()
+	case *sys.Socket: // on no poller already, and its maker's to remember
+		if c.Descriptor() < 0 {
+			return nil, net.ErrClosed
+		}
+		return &heldSocket{local: c.LocalAddr(), remote: c.RemoteAddr(), fd: c.Take()}, nil
 	default:
 		return nil, fmt.Errorf("a %T cannot be handed over; a *net.TCPConn or *net.UnixConn can", c)
 	}

@@ -19,8 +19,10 @@ import (
 //	ended    = 6 0:u8 0:u16 missed:u32 report…   taker to giver: connections that have ended
 //	report   = flags:u8 0:u8 info:u16 0:u32 received:i64 sent:i64 duration:i64 info
 //	done     = 7 0:u8 0:u16 0:u32                giver to taker: no more offers, and none is open
+//	late     = 8 0:u8 0:u16 0:u32 (answer ago:u32)…  taker to giver, as answers
 //
-// The last two are for channels on which both hellos have flagReports.
+// Ended and done are for channels on which both hellos have flagReports. Late is for those on which both have flagPatient,
+// and takes the place of answers there.
 const (
 	msgHello   = 1
 	msgOffer   = 2
@@ -29,16 +31,20 @@ const (
 	msgReplace = 5
 	msgEnded   = 6
 	msgDone    = 7
+	msgLate    = 8
 
 	protocolVersion = 1
 	messageHeadLen  = 8
 	answerLen       = 8
+	lateAnswerLen   = 12
 	reportHeadLen   = 32
 )
 
-// flagReports, in a hello, is a giver that wants to hear of the ends of connections, or a taker that
-// can tell.
-const flagReports = 1
+// Flags of a hello: what a giver wants, or a taker can do.
+const (
+	flagReports = 1 << iota // the ends of connections are told
+	flagPatient             // answers may be late, and say by how much
+)
 
 // maxEnded is how many bytes of reports one message has at most. There is room for any one report.
 const maxEnded = 128 << 10
@@ -98,6 +104,7 @@ type answer struct {
 	ticket
 	verb   verb
 	reason reason
+	ago    uint32 // microseconds from the decision to the sending, in a late answer
 }
 
 // wireReport is the report of one connection. Its info is that of the offer, as it came.
@@ -120,11 +127,7 @@ func appendHead(b []byte, typ, small byte, half uint16, word uint32) []byte {
 	return binary.LittleEndian.AppendUint32(b, word)
 }
 
-func appendHello(b []byte, window int, reports bool) []byte {
-	flags := uint32(0)
-	if reports {
-		flags = flagReports
-	}
+func appendHello(b []byte, window int, flags uint32) []byte {
 	return appendHead(b, msgHello, protocolVersion, uint16(window), flags)
 }
 
@@ -138,6 +141,12 @@ func appendAnswersHead(b []byte) []byte { return appendHead(b, msgAnswers, 0, 0,
 func appendAnswer(b []byte, a answer) []byte {
 	b = append(b, byte(a.verb), a.slot, byte(a.reason), 0)
 	return binary.LittleEndian.AppendUint32(b, a.generation)
+}
+
+func appendLateHead(b []byte) []byte { return appendHead(b, msgLate, 0, 0, 0) }
+
+func appendLateAnswer(b []byte, a answer) []byte {
+	return binary.LittleEndian.AppendUint32(appendAnswer(b, a), a.ago)
 }
 
 func appendLeaving(b []byte, r reason, text string) []byte {
@@ -169,12 +178,12 @@ func appendDone(b []byte) []byte { return appendHead(b, msgDone, 0, 0, 0) }
 type message struct {
 	typ     byte
 	window  int    // hello
-	wants   bool   // hello: reports
+	flags   uint32 // hello
 	offer   ticket // offer
 	info    []byte
 	prefix  []byte
-	answers []answer
-	reason  reason // leaving
+	answers []answer // answers, late
+	reason  reason   // leaving
 	text    string
 	reports []wireReport // ended
 	missed  uint32       // ended: reports that the taker had no room to keep
@@ -196,8 +205,8 @@ func parseMessage(b []byte) (message, error) {
 			return m, fmt.Errorf("%w: peer speaks version %d of the handover protocol, this program version %d",
 				ipc.ErrProtocol, small, protocolVersion)
 		}
-		m.window, m.wants = int(half), word&flagReports != 0
-		return m, checkZero(typ, word&^flagReports, uint32(len(rest)))
+		m.window, m.flags = int(half), word
+		return m, checkZero(typ, word&^(flagReports|flagPatient), uint32(len(rest)))
 	case msgOffer:
 		if len(rest) < int(half) {
 			return m, fmt.Errorf("%w: an offer whose info has %d bytes and says %d", ipc.ErrProtocol, len(rest), half)
@@ -208,12 +217,12 @@ func parseMessage(b []byte) (message, error) {
 			return m, fmt.Errorf("%w: an offer with a prefix of %d bytes, limit %d", ipc.ErrProtocol, len(m.prefix), MaxPrefix)
 		}
 		return m, nil
-	case msgAnswers:
+	case msgAnswers, msgLate:
 		if err := checkZero(typ, uint32(small), uint32(half), word); err != nil {
 			return m, err
 		}
 		var err error
-		m.answers, err = parseAnswers(rest)
+		m.answers, err = parseAnswers(rest, typ == msgLate)
 		return m, err
 	case msgLeaving:
 		m.reason, m.text = reason(small), string(rest)
@@ -232,18 +241,25 @@ func parseMessage(b []byte) (message, error) {
 	return m, fmt.Errorf("%w: a message of the unknown type %d", ipc.ErrProtocol, typ)
 }
 
-func parseAnswers(b []byte) ([]answer, error) {
-	if len(b) == 0 || len(b)%answerLen != 0 || len(b) > answerLen*MaxOpen {
-		return nil, fmt.Errorf("%w: answers of %d bytes, want a multiple of %d, some and at most %d", ipc.ErrProtocol, len(b), answerLen, answerLen*MaxOpen)
+func parseAnswers(b []byte, late bool) ([]answer, error) {
+	size := answerLen
+	if late {
+		size = lateAnswerLen
 	}
-	answers := make([]answer, 0, len(b)/answerLen)
-	for ; len(b) > 0; b = b[answerLen:] {
+	if len(b) == 0 || len(b)%size != 0 || len(b) > size*MaxOpen {
+		return nil, fmt.Errorf("%w: answers of %d bytes, want a multiple of %d, some and at most %d", ipc.ErrProtocol, len(b), size, size*MaxOpen)
+	}
+	answers := make([]answer, 0, len(b)/size)
+	for ; len(b) > 0; b = b[size:] {
 		a := answer{
 			ticket: ticket{slot: b[1], generation: binary.LittleEndian.Uint32(b[4:])},
 			verb:   verb(b[0]), reason: reason(b[2]),
 		}
 		if a.verb < verbClaimed || a.verb > verbDropped || b[3] != 0 {
-			return nil, fmt.Errorf("%w: an answer of % x", ipc.ErrProtocol, b[:answerLen])
+			return nil, fmt.Errorf("%w: an answer of % x", ipc.ErrProtocol, b[:size])
+		}
+		if late {
+			a.ago = binary.LittleEndian.Uint32(b[answerLen:])
 		}
 		answers = append(answers, a)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -22,15 +23,16 @@ type taking struct {
 	giver   ipc.Peer
 	page    *page
 	reports bool // the giver wants to hear of the ends of connections
+	patient bool // the giver can wait for answers
 
 	kick  chan struct{} // there is something to be told
 	later *time.Timer   // kicks
 	due   *time.Timer   // makes the reports due
 
 	mu         sync.Mutex
-	unanswered uint64 // a bit for each slot
-	pending    []byte // answers to be told
-	leaving    []byte // the farewell, once there is one
+	unanswered uint64    // a bit for each slot
+	pending    []decided // answers to be told
+	leaving    []byte    // the farewell, once there is one
 	ends       ends
 	done       bool // the giver has said that it makes no more offers
 	spent      bool // the channel was closed because nothing more will be said on it
@@ -103,7 +105,7 @@ func (t *taking) greet() (err error) {
 	denied := t.l.admitsGiver(t.giver)
 	if denied == nil {
 		// A peer that has gone may have said what it came for.
-		if err := t.c.Send(appendHello(nil, t.l.window, true)); err != nil && ended(err) != io.EOF {
+		if err := t.c.Send(appendHello(nil, t.l.window, flagReports|flagPatient)); err != nil && ended(err) != io.EOF {
 			return err
 		}
 	}
@@ -137,7 +139,7 @@ func (t *taking) greet() (err error) {
 		}
 		return err
 	}
-	t.reports = msg.wants
+	t.reports, t.patient = msg.flags&flagReports != 0, msg.flags&flagPatient != 0
 	t.greeted.Store(true)
 	return nil
 }
@@ -295,25 +297,38 @@ func (a *arrival) decline(r reason) {
 
 // Answers are told together while more offers wait to be claimed, batchSize of them at most, and none
 // waits longer than batchDelay for others: it costs either side more to send and to receive a message
-// than to claim.
+// than to claim. Where the giver is patient they wait for others in any case, for patientDelay, but for those that send
+// a connection back. No more than half of the slots wait.
 const (
-	batchSize  = 16
-	batchDelay = 500 * time.Microsecond
+	batchSize    = 16
+	batchDelay   = 500 * time.Microsecond
+	patientDelay = 5 * time.Millisecond
 )
 
+// decided is an answer, and when it was decided.
+type decided struct {
+	answer
+	at time.Time // if the giver is told
+}
+
 func (t *taking) answer(a answer) {
-	more := len(t.l.queue) > 0
+	d := decided{answer: a}
+	waits, delay := len(t.l.queue) > 0, batchDelay
+	if t.patient {
+		d.at = time.Now()
+		waits, delay = a.verb == verbClaimed, patientDelay
+	}
 	t.mu.Lock()
-	t.pending = appendAnswer(t.pending, a)
-	n := len(t.pending) / answerLen
+	t.pending = append(t.pending, d)
+	n := len(t.pending)
 	if a.verb != verbClaimed {
 		t.ends.open--
 	}
 	t.mu.Unlock()
-	if !more || n >= batchSize {
+	if !waits || n >= min(batchSize, (t.l.window+1)/2) {
 		t.wake()
 	} else if n == 1 {
-		t.later.Reset(batchDelay)
+		t.later.Reset(delay)
 	}
 }
 
@@ -376,9 +391,9 @@ func (t *taking) tell() {
 func (t *taking) collect(n *news) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n.answers = append(appendAnswersHead(n.answers[:0]), t.pending...)
-	for b := t.pending; len(b) > 0; b = b[answerLen:] {
-		t.unanswered &^= 1 << b[1] // not before: a giver that does not read cannot have more to be told
+	n.answers = t.appendAnswers(n.answers[:0])
+	for _, d := range t.pending {
+		t.unanswered &^= 1 << d.slot // not before: a giver that does not read cannot have more to be told
 	}
 	t.pending = t.pending[:0]
 	if len(n.ends) > 0 {
@@ -388,6 +403,23 @@ func (t *taking) collect(n *news) {
 	if t.ends.due || t.hurries() {
 		t.ends.take(n)
 	}
+}
+
+// appendAnswers appends a message of all answers, or only its head. t.mu is held.
+func (t *taking) appendAnswers(b []byte) []byte {
+	if !t.patient {
+		b = appendAnswersHead(b)
+		for _, d := range t.pending {
+			b = appendAnswer(b, d.answer)
+		}
+		return b
+	}
+	b = appendLateHead(b)
+	for _, d := range t.pending {
+		d.ago = uint32(min(time.Since(d.at).Microseconds(), math.MaxUint32))
+		b = appendLateAnswer(b, d.answer)
+	}
+	return b
 }
 
 // send sends the answers and a message of reports, so that no answer waits for many of those, and the farewell when

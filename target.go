@@ -25,6 +25,12 @@ type Dialer struct {
 	// [ipc.SameUser].
 	Policy ipc.Policy
 
+	// Patient lets takers tell of what they have claimed some milliseconds later, many at once. That spares either side
+	// most of what a handover costs it beside the system calls for the connection itself, and suits a giver
+	// that calls TryHandoff. Until it is told, the giver has its copy of the descriptor, and a call of
+	// Handoff waits.
+	Patient bool
+
 	// Ended, if not nil, is told of each connection that was handed over and has ended: package usher's
 	// takers report that when they close it. It is called by the goroutine that reads the channel, once at a
 	// time for each channel, and must not block: meanwhile nobody learns of a claim there. What the taker
@@ -92,6 +98,31 @@ func (t *Target) Handoff(ctx context.Context, o *Offer) error {
 	err := t.handoff(ctx, o)
 	o.end(err == nil)
 	return opError("handoff", t.addr, err)
+}
+
+// TryHandoff is Handoff for a giver that sees to many connections in one goroutine: it never waits. If it returns true, o
+// is on offer for as long as within says, and done is called once, with what Handoff would have returned and when that
+// was decided; on an error the giver still owns the connection, and may go on as after Handoff. If it returns false
+// nothing has happened, done is not called, and Handoff may do what there is to be waited for: the target is not
+// connected, the taker has as many offers as it may have, or the channel is full. So it is always on systems other than
+// Linux.
+//
+// done is called by a goroutine of the target's, or by TryHandoff itself before that returns. It must not wait, nor call
+// Close or Shutdown: the next answer of the taker is read when it has returned.
+//
+// Unlike Handoff it does not go on to another process when the taker ends or leaves: done is told, and may.
+func (t *Target) TryHandoff(o *Offer, within time.Duration, done func(decided time.Time, err error)) bool {
+	g, _ := t.current()
+	if g == nil || o.begin() != nil {
+		return false
+	}
+	o.done = func(decided time.Time, err error) { done(decided, opError("handoff", t.addr, err)) }
+	if g.tryHandoff(o, within) {
+		return true
+	}
+	o.done = nil
+	o.end(false)
+	return false
 }
 
 // Connect connects to whoever listens at the endpoint now, if the target is not connected, as the next Handoff
@@ -231,7 +262,7 @@ func (t *Target) connectOnce(ctx context.Context) (*giving, error) {
 }
 
 func (t *Target) hooks() hooks {
-	h := hooks{ended: t.dialer.Ended}
+	h := hooks{patient: t.dialer.Patient, ended: t.dialer.Ended}
 	if lost := t.dialer.Lost; lost != nil {
 		h.lost = func(taker ipc.Peer, why error) { lost(taker, opError("lost", t.addr, why)) }
 	}
@@ -291,15 +322,17 @@ func (t *Target) Shutdown(ctx context.Context) error {
 // was stopped before.
 func (t *Target) stop(why error) ([]*giving, error) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	channels := append(t.living(), t.old...)
 	if t.closed != nil {
+		t.mu.Unlock()
 		return channels, net.ErrClosed
 	}
 	t.closed = why
 	t.end()
-	if t.g != nil {
-		t.g.end(why)
+	g := t.g
+	t.mu.Unlock() // for whom TryHandoff has tell may ask t something
+	if g != nil {
+		g.end(why)
 	}
 	return channels, nil
 }

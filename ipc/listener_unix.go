@@ -251,7 +251,7 @@ func (a *unixAcceptor) accept() (transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newUnixTransport(uc), nil
+	return newUnixTransport(uc)
 }
 
 func (a *unixAcceptor) close() error {

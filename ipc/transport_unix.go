@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -27,7 +26,7 @@ type handle = int
 // unixTransport is a Unix-domain stream socket. Streams keep the order of descriptors, not the
 // bounds of messages; what ties descriptors to their frame is told at [group].
 type unixTransport struct {
-	uc     *net.UnixConn
+	w      *wire
 	oob    []byte
 	groups []group // arrived and not claimed, in order
 	lost   bool    // the last read failed for want of room for its descriptors
@@ -60,24 +59,21 @@ func (g group) close() {
 	}
 }
 
-func newUnixTransport(uc *net.UnixConn) *unixTransport {
-	t := &unixTransport{uc: uc, oob: make([]byte, unix.CmsgSpace(4*MaxAttachments))}
-	t.cred, t.credErr = credentials(uc)
-	return t
+// newUnixTransport takes over uc.
+func newUnixTransport(uc *net.UnixConn) (*unixTransport, error) {
+	w, err := newWire(uc)
+	if err != nil {
+		return nil, err
+	}
+	t := &unixTransport{w: w, oob: make([]byte, unix.CmsgSpace(4*MaxAttachments))}
+	t.cred, t.credErr = w.credentials()
+	return t, nil
 }
 
 // credentials asks the kernel who made the other end of the connection.
-func credentials(uc *net.UnixConn) (Peer, error) {
-	raw, err := uc.SyscallConn()
-	if err != nil {
-		return Peer{}, err
-	}
-	var p Peer
-	var credErr error
-	if err := raw.Control(func(fd uintptr) { p, credErr = peerOf(int(fd)) }); err != nil {
-		return Peer{}, err
-	}
-	return p, os.NewSyscallError("getsockopt", credErr)
+func (w *wire) credentials() (p Peer, err error) {
+	controlErr := w.control(func(fd int) { p, err = peerOf(fd) })
+	return p, errors.Join(controlErr, os.NewSyscallError("getsockopt", err))
 }
 
 func (t *unixTransport) peer() (Peer, error) {
@@ -102,7 +98,7 @@ func dial(ctx context.Context, path string) (transport, error) {
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		c, err := new(net.Dialer).DialContext(ctx, "unix", path)
 		if err == nil {
-			return newUnixTransport(c.(*net.UnixConn)), nil
+			return newUnixTransport(c.(*net.UnixConn))
 		}
 		if errors.Is(err, unix.EACCES) {
 			stat := info.Sys().(*syscall.Stat_t)
@@ -132,28 +128,29 @@ func (t *unixTransport) send(scratch *[]byte, data []byte, attachments []syscall
 		frame, rest = append(frame, data...), nil
 	}
 	*scratch = frame
-	n, err := t.sendFirst(frame, attachments)
+	n, err := t.sendFirst(frame, attachments, t.w.send)
 	if err != nil {
 		return n > 0, err
 	}
 	// The descriptors went with the first byte; what the socket's buffer had no room for follows.
 	for _, b := range [][]byte{frame[n:], rest} {
-		if len(b) == 0 {
-			continue
-		}
-		if _, err := t.uc.Write(b); err != nil {
-			return true, err
+		for len(b) > 0 {
+			n, err := t.w.send(b, nil)
+			if err != nil {
+				return true, err
+			}
+			b = b[n:]
 		}
 	}
 	return false, nil
 }
 
-// wholeLimit is the length of frames that are sent whole or not at all. Linux puts so much into one buffer
-// of its own (unix_stream_sendmsg); other systems may take a part.
+// wholeLimit is the length of frames that are sent whole or not at all, where any are. Linux puts so much into one
+// buffer of its own (unix_stream_sendmsg).
 const wholeLimit = 4 << 10
 
 func (t *unixTransport) trySend(scratch *[]byte, data []byte, attachments []syscall.Conn) (bool, error) {
-	if runtime.GOOS != "linux" || len(data) > wholeLimit {
+	if !sendsWhole || len(data) > wholeLimit {
 		return false, nil
 	}
 	frame := append(beginFrame(*scratch, len(data), attachments, nil), data...)
@@ -161,36 +158,26 @@ func (t *unixTransport) trySend(scratch *[]byte, data []byte, attachments []sysc
 	if len(frame) > wholeLimit {
 		return false, nil
 	}
-	raw, err := t.uc.SyscallConn()
-	if err != nil {
-		return false, err
+	n, err := t.sendFirst(frame, attachments, t.w.sendNow)
+	if errors.Is(err, unix.EAGAIN) {
+		return false, nil
 	}
-	var n int
-	var sendErr error
-	err = withDescriptors(attachments, make([]int, 0, len(attachments)), func(fds []int) error {
-		return raw.Write(func(fd uintptr) bool {
-			n, sendErr = unix.SendmsgN(int(fd), frame, unix.UnixRights(fds...), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-			return true // whatever came of it
-		})
-	})
-	if err == nil && sendErr != unix.EAGAIN && sendErr != unix.EINTR {
-		err = os.NewSyscallError("sendmsg", sendErr)
-	}
-	if err == nil && n > 0 && n < len(frame) {
-		_, err = t.uc.Write(frame[n:]) // does not happen; must not go wrong either
+	for err == nil && n < len(frame) { // does not happen; must not go wrong either
+		var more int
+		more, err = t.w.send(frame[n:], nil)
+		n += more
 	}
 	return n > 0, err
 }
 
 // sendFirst sends what it can of frame, with the descriptors. They are held open, not duplicated,
 // until that is done.
-func (t *unixTransport) sendFirst(frame []byte, attachments []syscall.Conn) (n int, err error) {
+func (t *unixTransport) sendFirst(frame []byte, attachments []syscall.Conn, how func([]byte, []int) (int, error)) (n int, err error) {
 	if len(attachments) == 0 {
-		n, _, err = t.uc.WriteMsgUnix(frame, nil, nil)
-		return n, err
+		return how(frame, nil)
 	}
 	err = withDescriptors(attachments, make([]int, 0, len(attachments)), func(fds []int) error {
-		n, _, err = t.uc.WriteMsgUnix(frame, unix.UnixRights(fds...), nil)
+		n, err = how(frame, fds)
 		return err
 	})
 	return n, err
@@ -217,8 +204,7 @@ func withDescriptors(attachments []syscall.Conn, fds []int, f func([]int) error)
 
 func (t *unixTransport) read(p []byte, at uint64) (int, error) {
 	for {
-		n, oobn, flags, _, err := t.uc.ReadMsgUnix(p, t.oob)
-		n = max(n, 0) // it is -1 with some errors
+		n, oobn, flags, err := t.w.receive(p, t.oob)
 		// Where Linux sets MSG_CTRUNC, the BSDs may fail the call for a process that has no room for
 		// the descriptors (unp_externalize); the bytes can still be read.
 		if (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.EMSGSIZE)) && !t.lost {
@@ -317,14 +303,14 @@ func (t *unixTransport) drop() {
 	t.groups = nil
 }
 
-func (t *unixTransport) setReadDeadline(d time.Time) error  { return t.uc.SetReadDeadline(d) }
-func (t *unixTransport) setWriteDeadline(d time.Time) error { return t.uc.SetWriteDeadline(d) }
+func (t *unixTransport) setReadDeadline(d time.Time) error  { return t.w.setReadDeadline(d) }
+func (t *unixTransport) setWriteDeadline(d time.Time) error { return t.w.setWriteDeadline(d) }
 
 func (t *unixTransport) close() error {
 	if t.child != nil {
 		t.child.Close()
 	}
-	return t.uc.Close()
+	return t.w.close()
 }
 
 func pair() (transport, transport, error) {
@@ -372,14 +358,14 @@ func fromDescriptor(fd int) (*unixTransport, error) {
 		c.Close()
 		return nil, fmt.Errorf("it is not a Unix-domain stream socket but %s", c.LocalAddr().Network())
 	}
-	return newUnixTransport(uc), nil
+	return newUnixTransport(uc)
 }
 
 func (t *unixTransport) passTo(cmd *exec.Cmd) (string, error) {
 	if t.pair == nil || t.child != nil {
 		return "", errors.New("only an end of a pair can be passed on, and once")
 	}
-	f, err := t.uc.File()
+	f, err := t.w.file()
 	if err != nil {
 		return "", err
 	}

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
@@ -32,7 +31,8 @@ type conn struct {
 	settings *listenerSettings
 	accepted time.Time
 
-	tcp   *net.TCPConn // as accepted; closed once there is an offer of it
+	in    incoming     // as accepted; nil once it has become one of the others
+	tcp   *net.TCPConn // closed once there is an offer of it
 	nc    twoWay       // what the door does I/O on: tcp, or what was reclaimed; nil while there is an offer
 	offer *usher.Offer // nil while there is none
 
@@ -40,15 +40,20 @@ type conn struct {
 	client  netip.AddrPort // who the connection comes from: peer, or whom a trusted proxy names
 	trusted bool           // peer is a proxy whose header is believed
 	counted bool           // in listener.clients, by client
+	limited string         // why it was not admitted when it was accepted
 
-	// What learn found out.
+	// What quick or learn found out.
+	learnt bool
 	seen   sniff.Result
 	prefix []byte // what had to be read for it, where the system cannot peek
+
+	plan *plan // held, once it has a route
 
 	// For its line in the log.
 	route    *routePlan
 	target   string
-	failed   []error // what came of the targets that it did not go to
+	failed   []error   // what came of the targets that it did not go to
+	tried    *endpoint // which quick has tried in vain
 	peek     time.Duration
 	handover time.Duration
 	id       string
@@ -76,21 +81,66 @@ func (c *conn) admit() (refused string) {
 // serve sees c through.
 func (c *conn) serve() {
 	defer c.left()
-	if outcome, reason := c.learn(); outcome != "" {
-		c.refuse(outcome, reason)
+	defer c.release()
+	if c.offer == nil && !c.own() {
 		return
 	}
-	p := c.door.current()
-	release := sync.OnceFunc(p.release)
-	defer release()
-	c.route = p.find(&route.Query{
-		Host: c.seen.Host, Path: c.seen.Path, ALPN: c.seen.ALPN, Listener: c.settings.Name, Client: c.client.Addr(),
-	})
+	if c.limited != "" {
+		c.refuse(admin.Limited, c.limited)
+		return
+	}
+	if !c.learnt {
+		if outcome, reason := c.learn(); outcome != "" {
+			c.refuse(outcome, reason)
+			return
+		}
+	}
+	if c.plan == nil {
+		c.find()
+	}
 	if c.route == nil {
 		c.refuse(admin.NoRoute, "no route matches")
 		return
 	}
-	c.follow(p, release)
+	c.follow()
+}
+
+// own makes c a connection of package net, which can wait. It returns false where there is no descriptor for that: the
+// connection is lost then.
+func (c *conn) own() bool {
+	var err error
+	for began := time.Now(); ; time.Sleep(maxPause) {
+		err = c.door.reserve.use(func() error {
+			c.tcp, err = c.in.TCP()
+			return err
+		})
+		if err == nil {
+			c.in, c.nc = nil, c.tcp
+			return true
+		}
+		if !c.mayTakeBack(err, began) {
+			break
+		}
+	}
+	c.finished(admin.Failed, err)
+	c.in.Close()
+	return false
+}
+
+// find finds its route, in the plan that is in force, and holds that: the endpoints are the plan's.
+func (c *conn) find() {
+	c.plan = c.door.current()
+	c.route = c.plan.find(&route.Query{
+		Host: c.seen.Host, Path: c.seen.Path, ALPN: c.seen.ALPN, Listener: c.settings.Name, Client: c.client.Addr(),
+	})
+}
+
+// release lets go of the plan.
+func (c *conn) release() {
+	if c.plan != nil {
+		c.plan.release()
+		c.plan = nil
+	}
 }
 
 // left is when c is not the door's any more.
@@ -101,6 +151,7 @@ func (c *conn) left() {
 	c.settings.stats.open.Add(-1)
 	c.door.stats.open.Add(-1)
 	c.door.reserve.refill()
+	c.door.work.Done()
 }
 
 // learn finds out what the client wants. It returns an outcome where that cannot be.
@@ -221,7 +272,7 @@ func (in *inspection) inspectHeader(b []byte) (int, error) {
 }
 
 // follow brings c to a target of its route, the first that can be had.
-func (c *conn) follow(p *plan, release func()) {
+func (c *conn) follow() {
 	began := time.Now()
 	for _, t := range c.route.targets {
 		switch {
@@ -232,17 +283,15 @@ func (c *conn) follow(p *plan, release func()) {
 			}
 			return
 		case t.backends != nil:
-			if !c.reclaim() || c.proxy(t, release) {
+			if !c.reclaim() || c.proxy(t) {
 				return
 			}
 		default:
 			if !c.makeOffer() {
 				return
 			}
-			if c.handOver(p, t) {
-				c.handover = time.Since(began)
-				c.route.stats.handover.Observe(c.handover)
-				c.finished(admin.HandedOver, nil)
+			if c.handOver(t) {
+				c.handedOver(time.Since(began))
 				return
 			}
 		}
@@ -257,19 +306,33 @@ func (c *conn) follow(p *plan, release func()) {
 	c.refuse(admin.Unavailable, reasons(c.failed))
 }
 
+func (c *conn) handedOver(took time.Duration) {
+	c.handover = max(took, 0)
+	c.route.stats.handover.Observe(c.handover)
+	c.finished(admin.HandedOver, nil)
+}
+
 // makeOffer makes the connection an offer, if it is none yet. It returns false where it could not, and has
 // refused the connection then.
 func (c *conn) makeOffer() bool {
 	if c.offer != nil {
 		return true
 	}
-	o, err := usher.NewOffer(c.nc, c.prefix, c.info())
-	if err != nil { // it is ours as it was
+	if err := c.becomeOffer(c.nc); err != nil {
 		c.refuse(admin.Failed, err.Error())
 		return false
 	}
-	c.offer, c.nc, c.prefix = o, nil, nil
 	return true
+}
+
+// becomeOffer makes nc, which is what c has of the connection, an offer. If that fails it is c's as it was.
+func (c *conn) becomeOffer(nc net.Conn) error {
+	o, err := usher.NewOffer(nc, c.prefix, c.info())
+	if err != nil {
+		return err
+	}
+	c.offer, c.in, c.nc, c.prefix = o, nil, nil, nil
+	return nil
 }
 
 // What a taker is told of a client's words has an end: an offer has room for 64 KiB of it.
@@ -310,7 +373,7 @@ func (c *conn) reclaim() bool {
 		return true
 	}
 	mine, err := c.offer.Reclaim()
-	for began := time.Now(); err != nil && c.mayReclaim(err, began); {
+	for began := time.Now(); err != nil && c.mayTakeBack(err, began); {
 		time.Sleep(maxPause)
 		mine, err = c.offer.Reclaim()
 	}
@@ -322,8 +385,8 @@ func (c *conn) reclaim() bool {
 	return true
 }
 
-// mayReclaim says whether it may be had back later: for want of a descriptor, of which there are more in a moment.
-func (c *conn) mayReclaim(err error, began time.Time) bool {
+// mayTakeBack says whether it may be had back later: for want of a descriptor, of which there are more in a moment.
+func (c *conn) mayTakeBack(err error, began time.Time) bool {
 	return !errors.Is(err, net.ErrClosed) && time.Since(began) < reclaimPatience && c.door.life.Err() == nil
 }
 
@@ -332,8 +395,11 @@ const reclaimPatience = 10 * time.Second
 
 // handOver offers the connection to one endpoint after another, those first that have the fewest offers under
 // way, and returns true when a taker has claimed it.
-func (c *conn) handOver(p *plan, t *targetPlan) bool {
-	for _, e := range p.endpointsFor(t, c.seen.Host) {
+func (c *conn) handOver(t *targetPlan) bool {
+	for _, e := range c.plan.endpointsFor(t, c.seen.Host) {
+		if e == c.tried {
+			continue
+		}
 		err := c.handOverTo(e, t.timeout)
 		if err == nil {
 			c.target = e.name
@@ -361,9 +427,9 @@ func (c *conn) handOverTo(e *endpoint, timeout time.Duration) error {
 }
 
 // proxy copies between the client and a backend until both are done, and returns true, or false where no
-// backend could be reached. It calls release when it has one: a connection may be proxied for days, and the
+// backend could be reached. It lets go of the plan when it has one: a connection may be proxied for days, and the
 // plan that has brought it there is not needed for that.
-func (c *conn) proxy(t *targetPlan, release func()) bool {
+func (c *conn) proxy(t *targetPlan) bool {
 	to, backend, err := t.backends.pool.Dial(c.door.life, upstream.Addresses{Client: c.client, Local: addrPort(c.nc.LocalAddr())})
 	if err != nil {
 		c.failed = append(c.failed, err)
@@ -373,7 +439,7 @@ func (c *conn) proxy(t *targetPlan, release func()) bool {
 	c.name()
 	c.target = backend.Address
 	c.finished(admin.Proxied, nil)
-	release()
+	c.release()
 	began := time.Now()
 	stats, err := upstream.Copy(c.door.life, c.whole(), to)
 	c.door.ended(c.route.name, ending{

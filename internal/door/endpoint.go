@@ -188,7 +188,7 @@ func (e *endpoint) connect(ctx context.Context, giveUp func() error) (*usher.Tar
 }
 
 func (e *endpoint) dial(ctx context.Context) (*usher.Target, error) {
-	d := usher.Dialer{Policy: e.policy.Policy, Ended: e.ended, Lost: e.lost}
+	d := usher.Dialer{Policy: e.policy.Policy, Patient: true, Ended: e.ended, Lost: e.lost}
 	var t *usher.Target
 	err := e.door.reserve.use(func() (err error) {
 		t, err = d.Dial(ctx, e.path)

@@ -21,7 +21,7 @@ import (
 type listener struct {
 	door    *Door
 	address string // as in the configuration
-	l       *net.TCPListener
+	from    *accepter
 
 	settings atomic.Pointer[listenerSettings]
 	started  bool // door.reloading guards it
@@ -71,7 +71,11 @@ func (d *Door) listenerFor(lc *config.Listener, others []*listener) (*listener, 
 		nl.Close()
 		return nil, fmt.Errorf("%s is a %T, and the door accepts TCP connections only", lc.Address, nl)
 	}
-	l := &listener{door: d, address: lc.Address, l: tl, ended: make(chan struct{})}
+	from, err := newAccepter(tl)
+	if err != nil {
+		return nil, err
+	}
+	l := &listener{door: d, address: lc.Address, from: from, ended: make(chan struct{})}
 	l.settings.Store(l.with(lc))
 	return l, nil
 }
@@ -112,18 +116,19 @@ func (l *listener) with(lc *config.Listener) *listenerSettings {
 // use puts settings in force, and accepts from then on. door.reloading is held.
 func (l *listener) use(lc *config.Listener) {
 	l.settings.Store(l.with(lc))
+	l.from.deferAccept(lc.Sniff != config.SniffNone)
 	if l.started {
 		return
 	}
 	l.started = true
-	l.door.log.Info("listening", "listener", lc.Name, "address", l.l.Addr().String())
+	l.door.log.Info("listening", "listener", lc.Name, "address", l.from.addr.String())
 	l.door.work.Go(l.acceptAll)
 }
 
 // closeUnstarted is for a plan that failed: it closes what that plan has opened.
 func (l *listener) closeUnstarted() {
 	if !l.started {
-		l.l.Close()
+		l.from.close()
 	}
 }
 
@@ -139,7 +144,8 @@ const (
 func (l *listener) stop() {
 	end := time.Now().Add(stopMost)
 	l.stopping.Store(&end)
-	l.l.SetDeadline(time.Now().Add(stopGrace))
+	l.from.deferAccept(false) // to close the socket would reset those that are kept back
+	l.from.setDeadline(time.Now().Add(stopGrace))
 }
 
 // goesOn says whether to accept once more, as it is unless the listener stops. Accept does not look at the queue when
@@ -158,7 +164,7 @@ func (l *listener) goesOn(err error) bool {
 		grace = lastGrace
 	}
 	l.late = late
-	l.l.SetDeadline(time.Now().Add(grace))
+	l.from.setDeadline(time.Now().Add(grace))
 	return true
 }
 
@@ -166,14 +172,14 @@ func (l *listener) goesOn(err error) bool {
 // the clients wait in the kernel until there are some again.
 func (l *listener) acceptAll() {
 	defer close(l.ended)
-	defer l.l.Close()
-	defer context.AfterFunc(l.door.life, func() { l.l.Close() })()
+	defer l.from.close()
+	defer context.AfterFunc(l.door.life, func() { l.from.close() })()
 	pause := minPause
 	for {
-		nc, err := l.l.AcceptTCP()
+		s, err := l.from.accept()
 		if err == nil {
 			pause = minPause
-			l.accepted(nc)
+			l.accepted(s)
 		} else if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -219,29 +225,40 @@ const failureShown = 5 * time.Second
 // that says at once what it wants is through long before.
 const patientPeek = 250 * time.Millisecond
 
-// accepted takes over nc.
-func (l *listener) accepted(nc *net.TCPConn) {
+// incoming is a connection that was accepted. It is a net.Conn for being offered; to read and write, it has to become
+// one of package net.
+type incoming interface {
+	net.Conn
+	TCP() (*net.TCPConn, error)
+}
+
+// accepted takes over a connection. It goes on in a goroutine of its own, unless it is clear at once what becomes of it.
+func (l *listener) accepted(in incoming) {
 	s := l.settings.Load()
 	s.stats.accepted.Add(1)
-	c := &conn{door: l.door, listener: l, settings: s, tcp: nc, nc: nc, accepted: time.Now()}
-	c.peer = addrPort(nc.RemoteAddr())
+	c := &conn{door: l.door, listener: l, settings: s, in: in, accepted: time.Now()}
+	c.peer = addrPort(in.RemoteAddr())
 	c.client = c.peer
 	c.trusted = s.trusted.contain(c.peer.Addr())
+	refused := ""
 	if !c.trusted {
-		if refused := c.admit(); refused != "" {
-			c.refuse(admin.Limited, refused)
-			return
-		}
+		refused = c.admit()
 	}
+	l.door.work.Add(1)
 	l.door.stats.open.Add(1)
 	s.stats.open.Add(1)
-	l.door.work.Go(c.serve)
+	if refused != "" {
+		c.limited = refused
+	} else if c.quick() {
+		return
+	}
+	go c.serve()
 }
 
 func (l *listener) status() admin.ListenerStatus {
 	s := l.settings.Load()
 	st := admin.ListenerStatus{
-		Name: s.Name, Address: l.l.Addr().String(), Sniff: string(s.Sniff),
+		Name: s.Name, Address: l.from.addr.String(), Sniff: string(s.Sniff),
 		Accepted: s.stats.accepted.Load(), AcceptErrors: s.stats.acceptErrors.Load(),
 		Peeking: l.waiting.len(), Open: int(s.stats.open.Load()), Peek: s.stats.peek.Histogram(),
 	}

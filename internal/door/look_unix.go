@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-usher/usher/internal/sniff"
+	"github.com/go-usher/usher/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -52,7 +53,7 @@ func (in *inspection) peek(fd int) error {
 	}
 	b := (*buf)[:most]
 	for had := -1; ; {
-		n, err := recv(fd, b, unix.MSG_PEEK)
+		n, err := sys.Peek(fd, b)
 		if err == unix.EAGAIN {
 			return sniff.ErrShort
 		}
@@ -86,7 +87,7 @@ var peekBuffers = sync.Pool{New: func() any { b := make([]byte, 16<<10); return 
 // discard takes bytes off the stream that the kernel is known to have.
 func discard(fd int, b []byte) error {
 	for len(b) > 0 {
-		n, err := recv(fd, b, 0)
+		n, err := recv(fd, b)
 		if err != nil {
 			return os.NewSyscallError("recv", err)
 		}
@@ -98,9 +99,9 @@ func discard(fd int, b []byte) error {
 	return nil
 }
 
-func recv(fd int, b []byte, flags int) (int, error) {
+func recv(fd int, b []byte) (int, error) {
 	for {
-		n, _, err := unix.Recvfrom(fd, b, flags)
+		n, _, err := unix.Recvfrom(fd, b, 0)
 		if err != unix.EINTR {
 			return n, err
 		}

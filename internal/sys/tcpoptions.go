@@ -57,6 +57,17 @@ func (values TCPOptions) Restore(c *net.TCPConn) error {
 	return nil
 }
 
+// SetTCPOptions gives a listening socket the options that package net gives each connection which it accepts. Those
+// that are accepted have them from there (tcp(7)).
+func SetTCPOptions(h uintptr) error {
+	for _, o := range tcpOptions {
+		if err := setOption(h, o, o.fileConn); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	return nil
+}
+
 // same compares values of an option. A switch that is on reads as any value but 0: 8 for
 // SO_KEEPALIVE on the BSDs.
 func same(value, fileConn int) bool {

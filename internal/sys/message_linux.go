@@ -1,0 +1,67 @@
+package sys
+
+import (
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// TrySendRights sends b with descriptors over a Unix-domain stream socket if that needs no waiting. The error is EAGAIN if
+// it does. Like all calls that never wait it is made without telling the scheduler; see accept.
+func TrySendRights(fd int, b []byte, fds []int) (int, error) {
+	if len(b) == 0 {
+		return 0, unix.EINVAL // descriptors go with a byte at least: unix(7)
+	}
+	iov := unix.Iovec{Base: &b[0]}
+	iov.SetLen(len(b))
+	var msg unix.Msghdr
+	msg.Iov = &iov
+	msg.SetIovlen(1)
+	if len(fds) > 0 {
+		rights := unix.UnixRights(fds...)
+		msg.Control = &rights[0]
+		msg.SetControllen(len(rights))
+	}
+	for {
+		n, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		runtime.KeepAlive(&msg)
+		if errno == 0 {
+			return int(n), nil
+		}
+		if errno != unix.EINTR {
+			return 0, errno
+		}
+	}
+}
+
+// RecvRights is recvmsg for a Unix-domain socket that is non-blocking; descriptors come close-on-exec. The error is EAGAIN
+// when there is nothing.
+func RecvRights(fd int, b, oob []byte) (n, oobn, flags int, err error) {
+	if len(b) == 0 || len(oob) == 0 {
+		return 0, 0, 0, unix.EINVAL
+	}
+	iov := unix.Iovec{Base: &b[0]}
+	iov.SetLen(len(b))
+	msg := unix.Msghdr{Iov: &iov, Control: &oob[0]}
+	msg.SetIovlen(1)
+	for {
+		msg.SetControllen(len(oob))
+		r, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		runtime.KeepAlive(&msg)
+		if errno == 0 {
+			return int(r), int(msg.Controllen), int(msg.Flags), nil
+		}
+		if errno != unix.EINTR {
+			return 0, 0, 0, errno
+		}
+	}
+}
+
+// CloseShared closes a descriptor of a socket of which another process has one, too. That never waits.
+func CloseShared(fd int) error {
+	if _, _, errno := unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
