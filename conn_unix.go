@@ -28,13 +28,14 @@ func prepare(a *ipc.Attachment) (*os.File, error) { return a.Socket() }
 func finish(_ *ipc.Attachment, f *os.File, local, remote net.Addr) (net.Conn, error) {
 	if local == nil || remote == nil {
 		if raw, err := f.SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) { local, remote = addresses(int(fd), local, remote) })
+			_ = raw.Control(func(fd uintptr) { local, remote = ask(int(fd), local, remote) })
 		}
 	}
 	return &fileConn{f: f, local: orNowhere(local), remote: orNowhere(remote)}, nil
 }
 
-func addresses(fd int, local, remote net.Addr) (net.Addr, net.Addr) {
+// ask asks the kernel for the addresses that are not known.
+func ask(fd int, local, remote net.Addr) (net.Addr, net.Addr) {
 	if sa, err := unix.Getsockname(fd); err == nil && local == nil {
 		local = netAddr(sa)
 	}

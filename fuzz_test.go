@@ -66,7 +66,7 @@ func FuzzParseMessage(f *testing.F) {
 // FuzzDecodeInfo reads infos. What decodes must encode to something that decodes to the same.
 func FuzzDecodeInfo(f *testing.F) {
 	full := Info{ID: "i", Route: "r", ServerName: "s", ALPN: []string{"h2", "x"}, Host: "h", Path: "/", Client: netip.MustParseAddrPort("[::1%lo]:1")}
-	b, err := encodeInfo(&full, nil, nil)
+	b, err := encodeInfo(&full, netip.AddrPort{}, netip.AddrPort{})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func FuzzDecodeInfo(f *testing.F) {
 		if err != nil || len(b) > maxInfo {
 			return
 		}
-		again, err := encodeInfo(&info, tcpAddr(local), tcpAddr(remote))
+		again, err := encodeInfo(&info, local, remote)
 		if err != nil {
 			t.Fatal(err)
 		}

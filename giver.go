@@ -41,8 +41,9 @@ type giving struct {
 	mu      sync.Mutex
 	isEnded bool
 	slots   [MaxOpen]slot
-	owed    int64 // connections that the taker has claimed and not reported
-	decided []decision
+	owed    int64       // connections that the taker has claimed and not reported
+	decided []decision  // to be told
+	spare   []decision  // memory for the next
 	late    *time.Timer // withdraws what TryHandoff has offered and nobody has claimed in time; nil until needed
 	waits   bool        // it is set
 }
@@ -55,8 +56,9 @@ type decision struct {
 	err  error
 }
 
-// hooks are what a Target wants to be told, either of which may be nil, and whether it can wait for that.
+// hooks are what a Target wants to be told, either of which may be nil, and how.
 type hooks struct {
+	addr    addr // of the target
 	patient bool
 	ended   func(Report)
 	lost    func(taker ipc.Peer, why error) // called in a goroutine of its own
@@ -351,12 +353,20 @@ func (g *giving) overdue() {
 // unlock tells the outcomes that were decided under g.mu, when that is not held any more.
 func (g *giving) unlock() {
 	decided := g.decided
-	g.decided = nil
+	if len(decided) == 0 {
+		g.mu.Unlock()
+		return
+	}
+	g.decided, g.spare = g.spare, nil
 	g.mu.Unlock()
 	for _, d := range decided {
 		d.o.end(d.err == nil)
-		d.done(d.at, d.err)
+		d.done(d.at, opError("handoff", g.hooks.addr, d.err))
 	}
+	clear(decided)
+	g.mu.Lock()
+	g.spare = decided[:0]
+	g.mu.Unlock()
 }
 
 // decideLocked gives an offer its outcome, which was decided some time ago. g.mu is held, and left by unlock.

@@ -51,7 +51,7 @@ const (
 )
 
 // encodeInfo returns info and the connection's addresses as an offer carries them.
-func encodeInfo(info *Info, local, remote net.Addr) ([]byte, error) {
+func encodeInfo(info *Info, local, remote netip.AddrPort) ([]byte, error) {
 	b := make([]byte, 0, 128)
 	b = appendField(b, fieldID, info.ID)
 	b = appendField(b, fieldRoute, info.Route)
@@ -61,9 +61,7 @@ func encodeInfo(info *Info, local, remote net.Addr) ([]byte, error) {
 	}
 	b = appendField(b, fieldHost, info.Host)
 	b = appendField(b, fieldPath, info.Path)
-	if info.Client.IsValid() {
-		b = appendField(b, fieldClient, info.Client.String())
-	}
+	b = appendAddr(b, fieldClient, info.Client)
 	b = appendAddr(b, fieldLocal, local)
 	b = appendAddr(b, fieldRemote, remote)
 	if len(b) > maxInfo {
@@ -83,16 +81,23 @@ func appendField(b []byte, field byte, value string) []byte {
 	return append(b, value...)
 }
 
-func appendAddr(b []byte, field byte, a net.Addr) []byte {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok || !tcp.AddrPort().IsValid() { // not valid: of a connection whose address nobody knows
+func appendAddr(b []byte, field byte, a netip.AddrPort) []byte {
+	if !a.IsValid() { // of a connection that is not TCP, or whose address nobody knows
 		return b
 	}
 	at := len(b)
 	b = append(b, field, 0, 0)
-	b = tcp.AddrPort().AppendTo(b)
+	b = a.AppendTo(b)
 	binary.LittleEndian.PutUint16(b[at+1:], uint16(len(b)-at-fieldHeadLen))
 	return b
+}
+
+// addrPort returns the address of a TCP connection as it travels; not valid for any other.
+func addrPort(a net.Addr) netip.AddrPort {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort()
+	}
+	return netip.AddrPort{}
 }
 
 // decodeInfo reads what encodeInfo wrote, from a peer.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"syscall"
 	"time"
@@ -17,15 +18,15 @@ type Offer struct {
 	prefix        []byte
 	info          Info
 	encoded       []byte // info and addresses, as they travel
-	local, remote net.Addr
+	local, remote netip.AddrPort
 
 	// The report that is due to whoever has handed the connection to this process, and how much of it is
 	// certain now: nothing happens to the connection while it is on offer.
 	tally          *tally
 	received, sent int64
 
-	// outcome has room for what comes of a Handoff. It is the offer's, not the slot's: that may have the
-	// next offer before the goroutine which waits here has run. done is told in its place if it is not nil.
+	// outcome has room for what comes of a Handoff, and is made for the first. It is the offer's, not the slot's: that
+	// may have the next offer before the goroutine which waits here has run. done is told in its place if it is not nil.
 	outcome chan error
 	done    func(time.Time, error)
 
@@ -73,7 +74,8 @@ func newOffer(c net.Conn, prefix []byte, info Info) (*Offer, error) {
 	if c == nil {
 		return nil, errors.New("the connection is nil")
 	}
-	o := &Offer{prefix: prefix, info: info, local: c.LocalAddr(), remote: c.RemoteAddr(), outcome: make(chan error, 1)}
+	o := &Offer{prefix: prefix, info: info}
+	o.local, o.remote = addresses(c)
 	var own *ipc.PrefixConn
 	handed, _ := c.(*Conn)
 	switch c := c.(type) {
@@ -110,6 +112,16 @@ func newOffer(c net.Conn, prefix []byte, info Info) (*Offer, error) {
 		o.prefix = append(prefix[:len(prefix):len(prefix)], rest[:n]...)
 	}
 	return o, nil
+}
+
+// addresses returns those of a TCP connection.
+func addresses(c net.Conn) (local, remote netip.AddrPort) {
+	if s, ok := c.(interface {
+		AddrPorts() (local, remote netip.AddrPort)
+	}); ok { // a *sys.Socket
+		return s.AddrPorts()
+	}
+	return addrPort(c.LocalAddr()), addrPort(c.RemoteAddr())
 }
 
 // begin reserves the offer for one Handoff.
@@ -165,7 +177,7 @@ func (o *Offer) Reclaim() (*Conn, error) {
 		return nil, opError("reclaim", nil, err)
 	}
 	o.state = offerSpent
-	conn := newConn(c, o.prefix, o.info, o.local, o.remote)
+	conn := newConn(c, o.prefix, o.info, tcpAddr(o.local), tcpAddr(o.remote))
 	conn.tally.Store(o.tally)
 	o.tally = nil
 	return conn, nil

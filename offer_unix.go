@@ -23,7 +23,7 @@ import (
 // An offer that was withdrawn may still be waiting to be sent, which uses the descriptor. It is closed when
 // nobody uses it any more, lest its number be another file's by then.
 type heldSocket struct {
-	local, remote net.Addr
+	from net.Conn // for its addresses
 
 	mu      sync.Mutex
 	fd      int
@@ -45,7 +45,7 @@ func hold(c net.Conn) (held, error) {
 		if c.Descriptor() < 0 {
 			return nil, net.ErrClosed
 		}
-		return &heldSocket{local: c.LocalAddr(), remote: c.RemoteAddr(), fd: c.Take()}, nil
+		return &heldSocket{fd: c.Take(), from: c}, nil
 	default:
 		return nil, fmt.Errorf("a %T cannot be handed over; a *net.TCPConn or *net.UnixConn can", c)
 	}
@@ -64,7 +64,7 @@ func hold(c net.Conn) (held, error) {
 	if dupErr != nil {
 		return nil, dupErr
 	}
-	h := &heldSocket{local: c.LocalAddr(), remote: c.RemoteAddr(), fd: fd}
+	h := &heldSocket{fd: fd, from: c}
 	c.Close() // which leaves the connection alone: there is another descriptor of it
 	// An offer that is forgotten ends like a connection of package net that is.
 	runtime.SetFinalizer(h, (*heldSocket).drop)
@@ -170,7 +170,7 @@ func (h *heldSocket) reclaim() (net.Conn, error) {
 	}
 	h.dropped = true
 	h.closeUnused()
-	return &fileConn{f: f, local: orNowhere(h.local), remote: orNowhere(h.remote)}, nil
+	return &fileConn{f: f, local: orNowhere(h.from.LocalAddr()), remote: orNowhere(h.from.RemoteAddr())}, nil
 }
 
 func shutdown(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }

@@ -206,7 +206,7 @@ func parseMessage(b []byte) (message, error) {
 				ipc.ErrProtocol, small, protocolVersion)
 		}
 		m.window, m.flags = int(half), word
-		return m, checkZero(typ, word&^(flagReports|flagPatient), uint32(len(rest)))
+		return m, checkZero(typ, uint32(len(rest))) // flags that this version does not know mean nothing to it
 	case msgOffer:
 		if len(rest) < int(half) {
 			return m, fmt.Errorf("%w: an offer whose info has %d bytes and says %d", ipc.ErrProtocol, len(rest), half)

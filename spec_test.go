@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -37,7 +38,7 @@ func TestSpecExample(t *testing.T) {
 		last := len(blocks) - 1
 		blocks[last] = append(blocks[last], b...)
 	}
-	info, err := encodeInfo(&Info{Host: "a"}, nil, nil)
+	info, err := encodeInfo(&Info{Host: "a"}, netip.AddrPort{}, netip.AddrPort{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,6 +95,9 @@ func (t *Target) Handoff(ctx context.Context, o *Offer) error {
 	if err := o.begin(); err != nil {
 		return opError("handoff", t.addr, err)
 	}
+	if o.outcome == nil {
+		o.outcome = make(chan error, 1)
+	}
 	err := t.handoff(ctx, o)
 	o.end(err == nil)
 	return opError("handoff", t.addr, err)
@@ -116,7 +119,7 @@ func (t *Target) TryHandoff(o *Offer, within time.Duration, done func(decided ti
 	if g == nil || o.begin() != nil {
 		return false
 	}
-	o.done = func(decided time.Time, err error) { done(decided, opError("handoff", t.addr, err)) }
+	o.done = done
 	if g.tryHandoff(o, within) {
 		return true
 	}
@@ -262,7 +265,7 @@ func (t *Target) connectOnce(ctx context.Context) (*giving, error) {
 }
 
 func (t *Target) hooks() hooks {
-	h := hooks{patient: t.dialer.Patient, ended: t.dialer.Ended}
+	h := hooks{addr: t.addr, patient: t.dialer.Patient, ended: t.dialer.Ended}
 	if lost := t.dialer.Lost; lost != nil {
 		h.lost = func(taker ipc.Peer, why error) { lost(taker, opError("lost", t.addr, why)) }
 	}

@@ -27,6 +27,7 @@ type handle = int
 // bounds of messages; what ties descriptors to their frame is told at [group].
 type unixTransport struct {
 	w      *wire
+	first  firstSend
 	oob    []byte
 	groups []group // arrived and not claimed, in order
 	lost   bool    // the last read failed for want of room for its descriptors
@@ -128,7 +129,7 @@ func (t *unixTransport) send(scratch *[]byte, data []byte, attachments []syscall
 		frame, rest = append(frame, data...), nil
 	}
 	*scratch = frame
-	n, err := t.sendFirst(frame, attachments, t.w.send)
+	n, err := t.sendFirst(frame, attachments, false)
 	if err != nil {
 		return n > 0, err
 	}
@@ -158,7 +159,7 @@ func (t *unixTransport) trySend(scratch *[]byte, data []byte, attachments []sysc
 	if len(frame) > wholeLimit {
 		return false, nil
 	}
-	n, err := t.sendFirst(frame, attachments, t.w.sendNow)
+	n, err := t.sendFirst(frame, attachments, true)
 	if errors.Is(err, unix.EAGAIN) {
 		return false, nil
 	}
@@ -170,36 +171,58 @@ func (t *unixTransport) trySend(scratch *[]byte, data []byte, attachments []sysc
 	return n > 0, err
 }
 
-// sendFirst sends what it can of frame, with the descriptors. They are held open, not duplicated,
-// until that is done.
-func (t *unixTransport) sendFirst(frame []byte, attachments []syscall.Conn, how func([]byte, []int) (int, error)) (n int, err error) {
-	if len(attachments) == 0 {
-		return how(frame, nil)
+// sendFirst sends what it can of frame, with the descriptors: all that can be sent at once if now is set.
+func (t *unixTransport) sendFirst(frame []byte, attachments []syscall.Conn, now bool) (int, error) {
+	f := &t.first
+	f.w, f.frame, f.attachments, f.now, f.n = t.w, frame, attachments, now, 0
+	if f.onward == nil {
+		f.onward = f.with
 	}
-	err = withDescriptors(attachments, make([]int, 0, len(attachments)), func(fds []int) error {
-		n, err = how(frame, fds)
-		return err
-	})
-	return n, err
+	f.fds = f.fds[:0]
+	err := f.send()
+	f.frame, f.attachments = nil, nil
+	return f.n, err
 }
 
-// withDescriptors calls f with the descriptors of all attachments, none of which can be closed
-// meanwhile. SyscallConn, unlike File and Fd, leaves the shared socket's non-blocking mode alone.
-func withDescriptors(attachments []syscall.Conn, fds []int, f func([]int) error) error {
-	i := len(fds)
-	if i == len(attachments) {
-		return f(fds)
+// firstSend is a call of sendFirst. There is one at a time, and its memory is used again: a handover is made of such.
+type firstSend struct {
+	w           *wire
+	frame       []byte
+	attachments []syscall.Conn
+	now         bool
+
+	fds    []int
+	n      int
+	err    error
+	onward func(uintptr) // is with
+}
+
+// send sends the frame when it has the descriptors of all attachments, none of which can be closed meanwhile: they are
+// held open, not duplicated. SyscallConn, unlike File and Fd, leaves the shared socket's non-blocking mode alone.
+func (f *firstSend) send() (err error) {
+	i := len(f.fds)
+	if i == len(f.attachments) {
+		if f.now {
+			f.n, err = f.w.sendNow(f.frame, f.fds)
+		} else {
+			f.n, err = f.w.send(f.frame, f.fds)
+		}
+		return err
 	}
-	raw, err := attachments[i].SyscallConn()
+	raw, err := f.attachments[i].SyscallConn()
+	if err == nil {
+		err = raw.Control(f.onward)
+	}
 	if err != nil {
 		return attachmentError(i, err)
 	}
-	var inner error
-	err = raw.Control(func(fd uintptr) { inner = withDescriptors(attachments, append(fds, int(fd)), f) })
-	if err != nil {
-		return attachmentError(i, err)
-	}
-	return inner
+	return f.err
+}
+
+// with goes on with one more descriptor.
+func (f *firstSend) with(fd uintptr) {
+	f.fds = append(f.fds, int(fd))
+	f.err = f.send()
 }
 
 func (t *unixTransport) read(p []byte, at uint64) (int, error) {

@@ -29,6 +29,33 @@ type wire struct {
 	writable      *pollSet // nil until needed
 	writeDeadline time.Time
 	closed        atomic.Bool
+
+	in, out transfer
+}
+
+// transfer is a system call to make, and what it returned. One goroutine at a time reads and one writes, and their
+// memory is used again.
+type transfer struct {
+	fd   int
+	b    []byte
+	oob  []byte // received
+	fds  []int  // to send
+	n    int
+	oobn int
+
+	flags int
+	err   error
+
+	// The functions below as values.
+	send    func(uintptr)
+	receive func(uintptr) bool
+}
+
+func (x *transfer) doSend(uintptr) { x.n, x.err = sys.TrySendRights(x.fd, x.b, x.fds) }
+
+func (x *transfer) doReceive(uintptr) bool {
+	x.n, x.oobn, x.flags, x.err = sys.RecvRights(x.fd, x.b, x.oob)
+	return x.err != unix.EAGAIN
 }
 
 // sendsWhole says whether the system sends a small message whole or not at all, so that it can be tried.
@@ -55,15 +82,21 @@ func newWire(uc *net.UnixConn) (*wire, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	return &wire{fd: fd, readable: readable}, nil
+	w := &wire{fd: fd, readable: readable}
+	w.in.fd, w.out.fd = fd, fd
+	w.in.receive, w.out.send = w.in.doReceive, w.out.doSend
+	return w, nil
 }
 
 func (w *wire) receive(p, oob []byte) (n, oobn, flags int, err error) {
-	err = w.readable.wait(func() error {
-		n, oobn, flags, err = sys.RecvRights(w.fd, p, oob)
-		return err
-	})
-	return n, oobn, flags, w.opError("recvmsg", err)
+	x := &w.in
+	x.b, x.oob = p, oob
+	err = w.readable.raw.Read(x.receive)
+	x.b, x.oob = nil, nil
+	if err != nil {
+		return 0, 0, 0, w.opError("recvmsg", err)
+	}
+	return x.n, x.oobn, x.flags, w.opError("recvmsg", x.err)
 }
 
 // send waits until some of b is sent, with the descriptors. One goroutine at a time may call it.
@@ -83,10 +116,14 @@ func (w *wire) send(b []byte, fds []int) (n int, err error) {
 		return 0, w.opError("epoll_ctl", err)
 	}
 	defer writable.watch(w.fd, 0)
-	err = writable.wait(func() error {
-		n, err = sys.TrySendRights(w.fd, b, fds)
-		return err
+	var sendErr error
+	err = writable.raw.Read(func(uintptr) bool {
+		n, sendErr = sys.TrySendRights(w.fd, b, fds)
+		return sendErr != unix.EAGAIN
 	})
+	if err == nil {
+		err = sendErr
+	}
 	return n, w.opError("sendmsg", err)
 }
 
@@ -101,19 +138,22 @@ func (w *wire) sendPatiently(b []byte, fds []int) (int, error) {
 	}
 }
 
-// sendNow is send if that needs no waiting; the error is EAGAIN if it does.
-func (w *wire) sendNow(b []byte, fds []int) (n int, err error) {
+// sendNow is send if that needs no waiting; the error is EAGAIN if it does. One goroutine at a time may call it.
+func (w *wire) sendNow(b []byte, fds []int) (int, error) {
 	w.mu.Lock()
 	late := !w.writeDeadline.IsZero() && time.Now().After(w.writeDeadline)
 	w.mu.Unlock()
 	if late {
 		return 0, os.ErrDeadlineExceeded
 	}
-	controlErr := w.control(func(fd int) { n, err = sys.TrySendRights(fd, b, fds) })
-	if controlErr != nil {
-		return 0, controlErr
+	x := &w.out
+	x.b, x.fds = b, fds
+	err := w.readable.raw.Control(x.send)
+	x.b, x.fds = nil, nil
+	if err != nil {
+		return 0, w.opError("sendmsg", err)
 	}
-	return n, w.opError("sendmsg", err)
+	return x.n, w.opError("sendmsg", x.err)
 }
 
 // forWriting returns the set for waiting to write, and makes it first.
@@ -236,17 +276,4 @@ func (s *pollSet) watch(fd int, events uint32) error {
 		err = unix.EpollCtl(int(set), unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: events})
 	})
 	return errors.Join(controlErr, os.NewSyscallError("epoll_ctl", err))
-}
-
-// wait calls try until its error is not EAGAIN, whenever the descriptor may be ready.
-func (s *pollSet) wait(try func() error) error {
-	var tried error
-	err := s.raw.Read(func(uintptr) bool {
-		tried = try()
-		return tried != unix.EAGAIN
-	})
-	if err != nil {
-		return err
-	}
-	return tried
 }

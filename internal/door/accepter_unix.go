@@ -4,6 +4,7 @@ package door
 
 import (
 	"net"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -19,9 +20,13 @@ type accepter struct {
 	f    *os.File
 	raw  syscall.RawConn
 	addr net.Addr
-	own  net.Addr // what connections have as their own address, nil if that is not the same for all
+	own  netip.AddrPort // what connections have as their own address; not valid if that is not the same for all
 
 	closed atomic.Bool
+
+	try func(fd uintptr) bool // is accepts
+	s   *sys.Socket           // that it has accepted
+	err error
 }
 
 // newAccepter takes over l.
@@ -40,8 +45,9 @@ func newAccepter(l *net.TCPListener) (*accepter, error) {
 		return nil, err
 	}
 	a := &accepter{f: f, raw: raw, addr: l.Addr()}
-	if tcp, ok := a.addr.(*net.TCPAddr); ok && !tcp.IP.IsUnspecified() {
-		a.own = tcp
+	a.try = a.accepts
+	if own := addrPort(a.addr); !own.Addr().IsUnspecified() {
+		a.own = own
 	}
 	return a, nil
 }
@@ -54,21 +60,22 @@ func inControl(raw syscall.RawConn, f func(fd uintptr) error) error {
 	return inner
 }
 
-// accept waits for a connection.
+// accept waits for a connection. One goroutine may call it.
 func (a *accepter) accept() (incoming, error) {
-	var s *sys.Socket
-	var inner error
-	err := a.raw.Read(func(fd uintptr) bool {
-		s, inner = sys.Accept(int(fd), a.own)
-		return inner != unix.EAGAIN
-	})
+	a.s = nil
+	err := a.raw.Read(a.try)
 	if err != nil && a.closed.Load() { // package os has another error for that
 		err = net.ErrClosed
 	}
 	if err == nil {
-		err = inner
+		err = a.err
 	}
-	return s, err
+	return a.s, err
+}
+
+func (a *accepter) accepts(fd uintptr) bool {
+	a.s, a.err = sys.Accept(int(fd), a.own)
+	return a.err != unix.EAGAIN
 }
 
 func (a *accepter) setDeadline(t time.Time) { a.f.SetReadDeadline(t) }

@@ -2,6 +2,7 @@ package door
 
 import (
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -24,6 +25,10 @@ func (a *accepter) close()                  { a.l.Close() }
 
 // accepted is a connection of package net.
 type accepted struct{ *net.TCPConn }
+
+func (a accepted) AddrPorts() (local, remote netip.AddrPort) {
+	return addrPort(a.LocalAddr()), addrPort(a.RemoteAddr())
+}
 
 func (a accepted) TCP() (*net.TCPConn, error) { return a.TCPConn, nil }
 

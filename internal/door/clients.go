@@ -80,11 +80,7 @@ func (cs *clients) remove(a netip.Addr) {
 	a = block(a)
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	c := cs.counts[a]
-	c.open--
-	if c.open == 0 && c.rate == nil {
-		delete(cs.counts, a)
-	}
+	cs.counts[a].open-- // it is kept until there are many, for most come again
 }
 
 // block is what counts as one client: an address, or of IPv6 the /64 that one customer has at least.

@@ -443,7 +443,7 @@ func (c *conn) proxy(t *targetPlan) bool {
 	began := time.Now()
 	stats, err := upstream.Copy(c.door.life, c.whole(), to)
 	c.door.ended(c.route.name, ending{
-		id: c.id, client: c.client.String(), host: c.seen.Host, target: c.target,
+		id: c.id, client: c.client, host: c.seen.Host, target: c.target,
 		received: stats.Received, sent: stats.Sent, lasted: time.Since(began), err: err,
 	})
 	return true

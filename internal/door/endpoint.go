@@ -336,7 +336,7 @@ func (e *endpoint) ended(r usher.Report) {
 		host = r.Info.ServerName
 	}
 	e.door.ended(route, ending{
-		id: cut(r.Info.ID), client: client.String(), host: cut(host), target: e.name,
+		id: cut(r.Info.ID), client: client, host: cut(host), target: e.name,
 		received: min(r.Received, maxReported), sent: min(r.Sent, maxReported),
 		lasted: min(r.Duration, time.Since(e.door.started)), handedOn: r.HandedOn,
 	})

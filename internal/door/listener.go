@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -229,6 +230,7 @@ const patientPeek = 250 * time.Millisecond
 // one of package net.
 type incoming interface {
 	net.Conn
+	AddrPorts() (local, remote netip.AddrPort)
 	TCP() (*net.TCPConn, error)
 }
 
@@ -237,7 +239,7 @@ func (l *listener) accepted(in incoming) {
 	s := l.settings.Load()
 	s.stats.accepted.Add(1)
 	c := &conn{door: l.door, listener: l, settings: s, in: in, accepted: time.Now()}
-	c.peer = addrPort(in.RemoteAddr())
+	_, c.peer = in.AddrPorts()
 	c.client = c.peer
 	c.trusted = s.trusted.contain(c.peer.Addr())
 	refused := ""

@@ -3,6 +3,7 @@ package door
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -69,11 +70,12 @@ func (c *conn) finished(outcome admin.Outcome, err error) {
 
 // ending is what is known of a connection that was handed over or proxied when it has ended.
 type ending struct {
-	id, client, host, target string
-	received, sent           int64 // from and to the client; -1 where nobody knows
-	lasted                   time.Duration
-	handedOn                 bool  // by the taker, to another process: this is what it has seen of it
-	err                      error // that ended it, where the door knows
+	id, host, target string
+	client           netip.AddrPort
+	received, sent   int64 // from and to the client; -1 where nobody knows
+	lasted           time.Duration
+	handedOn         bool  // by the taker, to another process: this is what it has seen of it
+	err              error // that ended it, where the door knows
 }
 
 // ended counts and logs an ending. The route may be one that a reload has taken away.
@@ -85,7 +87,7 @@ func (d *Door) ended(route string, e ending) {
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("id", e.id), slog.String("client", e.client), slog.String("host", e.host),
+		slog.String("id", e.id), slog.String("client", e.client.String()), slog.String("host", e.host),
 		slog.String("route", route), slog.String("target", e.target), slog.Duration("lasted", e.lasted),
 	}
 	if e.received >= 0 {

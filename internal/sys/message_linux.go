@@ -18,7 +18,14 @@ func TrySendRights(fd int, b []byte, fds []int) (int, error) {
 	var msg unix.Msghdr
 	msg.Iov = &iov
 	msg.SetIovlen(1)
-	if len(fds) > 0 {
+	var one rightsOfOne
+	if len(fds) == 1 { // nearly always: no memory is taken for it
+		one.header.Level, one.header.Type = unix.SOL_SOCKET, unix.SCM_RIGHTS
+		one.header.SetLen(unix.CmsgLen(int(unsafe.Sizeof(one.fd))))
+		one.fd = int32(fds[0])
+		msg.Control = (*byte)(unsafe.Pointer(&one))
+		msg.SetControllen(int(unsafe.Sizeof(one)))
+	} else if len(fds) > 1 {
 		rights := unix.UnixRights(fds...)
 		msg.Control = &rights[0]
 		msg.SetControllen(len(rights))
@@ -26,6 +33,7 @@ func TrySendRights(fd int, b []byte, fds []int) (int, error) {
 	for {
 		n, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		runtime.KeepAlive(&msg)
+		runtime.KeepAlive(&one)
 		if errno == 0 {
 			return int(n), nil
 		}
@@ -33,6 +41,13 @@ func TrySendRights(fd int, b []byte, fds []int) (int, error) {
 			return 0, errno
 		}
 	}
+}
+
+// rightsOfOne is unix.UnixRights of one descriptor.
+type rightsOfOne struct {
+	header unix.Cmsghdr
+	fd     int32
+	_      int32 // CMSG_SPACE
 }
 
 // RecvRights is recvmsg for a Unix-domain socket that is non-blocking; descriptors come close-on-exec. The error is EAGAIN

@@ -20,7 +20,7 @@ import (
 // use it.
 type Socket struct {
 	fd            int // -1 once it is taken or closed
-	local, remote net.Addr
+	local, remote netip.AddrPort
 
 	file    *os.File // has the descriptor once TCP was called, until that succeeds
 	options TCPOptions
@@ -29,8 +29,8 @@ type Socket struct {
 var _ net.Conn = (*Socket)(nil)
 
 // Accept returns a connection of a non-blocking listening socket, non-blocking and close-on-exec. The error is EAGAIN
-// when none waits. local is its own address where the listener's says so already; otherwise the kernel is asked.
-func Accept(listener int, local net.Addr) (*Socket, error) {
+// when none waits. local is its own address if the listener's says so already; if it is not valid the kernel is asked.
+func Accept(listener int, local netip.AddrPort) (*Socket, error) {
 	for {
 		fd, remote, err := accept(listener)
 		switch {
@@ -41,20 +41,20 @@ func Accept(listener int, local net.Addr) (*Socket, error) {
 		case err != nil:
 			return nil, os.NewSyscallError("accept", err)
 		}
-		s := &Socket{fd: fd, local: local, remote: net.TCPAddrFromAddrPort(remote)}
-		if local == nil {
+		s := &Socket{fd: fd, local: local, remote: remote}
+		if !local.IsValid() {
 			s.local = ownAddress(fd)
 		}
 		return s, nil
 	}
 }
 
-func ownAddress(fd int) net.Addr {
+func ownAddress(fd int) netip.AddrPort {
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
-		return &net.TCPAddr{}
+		return netip.AddrPort{}
 	}
-	return net.TCPAddrFromAddrPort(addrPort(sa))
+	return addrPort(sa)
 }
 
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
@@ -130,10 +130,13 @@ func (s *Socket) Close() error {
 }
 
 // LocalAddr returns the address that the client has connected to.
-func (s *Socket) LocalAddr() net.Addr { return s.local }
+func (s *Socket) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(s.local) }
 
 // RemoteAddr returns the client's address.
-func (s *Socket) RemoteAddr() net.Addr { return s.remote }
+func (s *Socket) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(s.remote) }
+
+// AddrPorts returns both, for less; not valid are those that the kernel has forgotten.
+func (s *Socket) AddrPorts() (local, remote netip.AddrPort) { return s.local, s.remote }
 
 func (s *Socket) Read([]byte) (int, error)         { return 0, errors.ErrUnsupported }
 func (s *Socket) Write([]byte) (int, error)        { return 0, errors.ErrUnsupported }
