@@ -10,8 +10,8 @@ SYSTEMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 freebsd/amd64 freebs
 # The library packages do nothing on these, and must build there all the same.
 OTHERS  = plan9/amd64 js/wasm wasip1/wasm solaris/amd64 aix/ppc64 dragonfly/amd64
 
-.PHONY: ci test fmt vet staticcheck race demo faults load model real browser packages cross windows wasm actionlint fuzz bench package man
-ci: test fmt vet staticcheck race demo model faults load real browser packages cross wasm actionlint windows
+.PHONY: ci test fmt vet staticcheck race demo faults load model real browser packages rivals cross windows wasm actionlint fuzz bench measure package man
+ci: test fmt vet staticcheck race demo model faults load real browser packages rivals cross wasm actionlint windows
 
 test:
 	go test ./...
@@ -54,6 +54,18 @@ load:
 # The dashboard in a real browser; a module of its own, so that the main one does not need what drives it.
 browser:
 	cd test/browser && go vet ./... && go test -count=1 ./...
+
+# Usher beside its rivals, briefly: whether a ratio is far from what doc/performance.md says. Those that are not here are skipped.
+RIVALS = direct,usher,usher-proxy,c-giver,haproxy-tcp,nginx-stream
+rivals:
+	cd bench && go vet ./... && GOOS=windows go vet ./... && GOOS=darwin go vet ./... && go test -count=1 ./...
+	@mkdir -p dist
+	cd bench && go run . -rounds 3 -only connect,keepalive,tls,bulk,idle,saturation -contenders $(RIVALS) -json ../dist/rivals.json
+	cd bench && go run . check ../dist/rivals.json
+
+# The whole comparison, for doc/performance.md and the README: a quarter of an hour on a machine that does nothing else.
+measure:
+	cd bench && go run . -json results.json && go run . chart results.json ../doc/performance.svg && go run . check results.json
 
 cross:
 	@set -e; for s in $(SYSTEMS); do \
