@@ -9,6 +9,7 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -22,6 +23,7 @@ import (
 func init() {
 	roles["bench-giver"] = playBenchGiver
 	roles["told-giver"] = playToldGiver
+	roles["try-giver"] = playTryGiver
 	roles["bench-taker"] = playBenchTaker
 	roles["plain-giver"] = playPlainGiver
 	roles["plain-taker"] = playPlainTaker
@@ -114,6 +116,36 @@ func playToldGiver(args []string) error {
 	return giveAll(args[1], benchWorkers, func(c net.Conn) error { return benchHandoff(t, c) }, func() { t.Shutdown(ctx) })
 }
 
+// playTryGiver is playBenchGiver with TryHandoff in one goroutine, and a target that is patient.
+func playTryGiver(args []string) error {
+	ctx := context.Background()
+	d := usher.Dialer{Patient: true}
+	t, err := d.Dial(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	var open sync.WaitGroup
+	done := func(_ time.Time, err error) {
+		if err != nil {
+			panic(err)
+		}
+		open.Done()
+	}
+	return giveAll(args[1], 1, func(c net.Conn) error {
+		o, err := usher.NewOffer(c, benchPayload, usher.Info{})
+		if err != nil {
+			return err
+		}
+		open.Add(1)
+		if t.TryHandoff(o, timeout, done) {
+			return nil
+		}
+		open.Done()
+		return t.Handoff(ctx, o)
+	}, open.Wait)
+}
+
 func benchHandoff(t *usher.Target, c net.Conn) error {
 	o, err := usher.NewOffer(c, benchPayload, usher.Info{})
 	if err != nil {
@@ -195,7 +227,7 @@ func handOverAll(b *testing.B, takerRole, giverRole string) float64 {
 	return (given + took) / benchConns
 }
 
-// BenchmarkCPU gives connections away to a process that closes them, in turn by Handoff, by package ipc
+// BenchmarkCPU gives connections away to a process that closes them, in turn by Handoff, by TryHandoff, by package ipc
 // alone, and by a program in C without any promise (testdata/rawloop.c), and reports the medians of CPU
 // time, giver and taker together, and their ratios to C.
 func BenchmarkCPU(b *testing.B) {
@@ -207,7 +239,7 @@ func BenchmarkCPU(b *testing.B) {
 	if out, err := exec.Command(cc, "-O2", "-o", raw, "testdata/rawloop.c").CombinedOutput(); err != nil {
 		b.Fatalf("%v: %s", err, out)
 	}
-	var ours, plain, floor []float64
+	var ours, tried, plain, floor []float64
 	for b.Loop() {
 		out := must(exec.Command(raw, strconv.Itoa(benchConns)).Output())(b)
 		var cpu float64
@@ -215,12 +247,53 @@ func BenchmarkCPU(b *testing.B) {
 		floor = append(floor, cpu)
 		plain = append(plain, handOverAll(b, "plain-taker", "plain-giver"))
 		ours = append(ours, handOverAll(b, "bench-taker", "bench-giver"))
+		tried = append(tried, handOverAll(b, "bench-taker", "try-giver"))
 	}
 	b.ReportMetric(median(floor), "C-cpu-ns")
 	b.ReportMetric(median(plain), "ipc-cpu-ns")
 	b.ReportMetric(median(ours), "usher-cpu-ns")
+	b.ReportMetric(median(tried), "try-cpu-ns")
 	b.ReportMetric(median(plain)/median(floor), "ipc/C")
 	b.ReportMetric(median(ours)/median(floor), "usher/C")
+	b.ReportMetric(median(tried)/median(floor), "try/C")
+}
+
+// BenchmarkTryHandoff makes an offer and accepts it, without the making of its connection. Memory is that of giver and
+// taker together, in one process.
+func BenchmarkTryHandoff(b *testing.B) {
+	if runtime.GOOS != "linux" {
+		b.Skip("it makes none here")
+	}
+	for _, patient := range []bool{false, true} {
+		b.Run(fmt.Sprintf("patient=%t", patient), func(b *testing.B) {
+			l := listen(b, usher.ListenConfig{})
+			d := usher.Dialer{Patient: patient}
+			target := must(d.Dial(within(b, timeout), l.Addr().String()))(b)
+			defer target.Close()
+			tcp := must(net.Listen("tcp", "127.0.0.1:0"))(b)
+			defer tcp.Close()
+			done := func(_ time.Time, err error) {
+				if err != nil {
+					b.Error(err)
+				}
+			}
+			b.ReportAllocs()
+			for range b.N {
+				b.StopTimer()
+				client := must(net.Dial("tcp", tcp.Addr().String()))(b)
+				o := must(usher.NewOffer(must(tcp.Accept())(b), benchPayload, usher.Info{}))(b)
+				b.StartTimer()
+				if !target.TryHandoff(o, timeout, done) {
+					b.Fatal("the offer could not be made at once")
+				}
+				c := must(l.Accept())(b)
+				b.StopTimer()
+				c.Close()
+				client.Close()
+				b.StartTimer()
+			}
+		})
+	}
 }
 
 // BenchmarkReports hands connections over to a process that closes them, without reports of that and with, in turn, and

@@ -48,10 +48,10 @@ type chaosSummary struct {
 	diedWithTaker, diedWithGiver   int
 	unloggedByTaker, unloggedGiver int // of those, not logged by the owner
 
-	offers, kept, renewed int
-	reports               int
-	lateness              []int          // of Handoff that returned past its deadline, in microseconds
-	reasons               map[string]int // the ends of errors: of those kept, and of refused channels
+	offers, tried, kept, renewed int
+	reports                      int
+	lateness                     []int          // of Handoff that returned past its deadline, in microseconds
+	reasons                      map[string]int // the ends of errors: of those kept, and of refused channels
 }
 
 func (s *chaosSummary) String() string {
@@ -65,8 +65,8 @@ func (s *chaosSummary) String() string {
 		s.byTaker, s.outlived, s.byGiver)
 	fmt.Fprintf(&b, "died: %d with a killed taker (%d of them before it had logged the claim), %d with a killed giver (%d of them before it had logged anything)\n",
 		s.diedWithTaker, s.unloggedByTaker, s.diedWithGiver, s.unloggedGiver)
-	fmt.Fprintf(&b, "%d offers, %d of them kept, %d made anew; %d ends reported; Handoff returned past its deadline %d times, by %v, at most %v\n",
-		s.offers, s.kept, s.renewed, s.reports, len(s.lateness), median, worst)
+	fmt.Fprintf(&b, "%d offers, %d of them by TryHandoff, %d kept, %d made anew; %d ends reported; Handoff returned past its deadline %d times, by %v, at most %v\n",
+		s.offers, s.tried, s.kept, s.renewed, s.reports, len(s.lateness), median, worst)
 	for _, r := range slices.Sorted(maps.Keys(s.reasons)) {
 		fmt.Fprintf(&b, "  %d %s\n", s.reasons[r], r)
 	}
@@ -136,6 +136,8 @@ func (s *chaosSummary) count(e chaosEvent) {
 	switch e.what {
 	case chaosOffer:
 		s.offers++
+	case chaosTried:
+		s.tried++
 	case chaosRenewed:
 		s.renewed++
 	case chaosReport:

@@ -36,6 +36,7 @@ const (
 	chaosAccept  = "accept"  // giver: it has accepted it
 	chaosOffer   = "offer"   // giver: it calls Handoff: a is which time, b the endpoint, c which time it had made the Offer
 	chaosHanded  = "handed"  // giver: Handoff said that the taker has claimed: a and b as before, c microseconds past the deadline
+	chaosTried   = "tried"   // giver: it was TryHandoff that has made the offer
 	chaosKept    = "kept"    // giver: Handoff said that it has not, and why
 	chaosRenewed = "renewed" // giver: it has reclaimed it, and made another Offer
 	chaosReclaim = "reclaim" // giver: it has reclaimed it, and will answer
@@ -331,14 +332,18 @@ func (g *chaosGiver) shutDownTargets() error {
 // chaosReports says whether givers want reports from the takers at an endpoint.
 func chaosReports(endpoint int) bool { return endpoint%2 == 1 }
 
+// chaosPatient says whether givers let the takers at an endpoint tell late.
+func chaosPatient(endpoint int) bool { return endpoint/2%2 == 1 }
+
 func (g *chaosGiver) dialer(i int) *usher.Dialer {
-	if !chaosReports(i) {
-		return &usher.Dialer{}
+	d := &usher.Dialer{Patient: chaosPatient(i)}
+	if chaosReports(i) {
+		d.Ended = func(r usher.Report) {
+			id, _ := strconv.Atoi(r.Info.Host)
+			g.log.add(chaosReport, id, i, r.Taker.PID, int(r.Received), nil)
+		}
 	}
-	return &usher.Dialer{Ended: func(r usher.Report) {
-		id, _ := strconv.Atoi(r.Info.Host)
-		g.log.add(chaosReport, id, i, r.Taker.PID, int(r.Received), nil)
-	}}
+	return d
 }
 
 // dial goes on until somebody listens at the endpoint. Later the target connects anew by itself.
@@ -449,7 +454,7 @@ func (g *chaosGiver) renew(o *usher.Offer, id, made int) (*usher.Offer, error) {
 	return o, err
 }
 
-// tryOne makes one call of Handoff, and logs before and after.
+// tryOne makes one offer, and logs before and after.
 func (g *chaosGiver) tryOne(rng *rand.Rand, o *usher.Offer, id, try, made int) bool {
 	endpoint := rng.IntN(len(g.targets))
 	patience := min(10*time.Millisecond+time.Duration(rng.ExpFloat64()*float64(40*time.Millisecond)), 200*time.Millisecond)
@@ -458,11 +463,12 @@ func (g *chaosGiver) tryOne(rng *rand.Rand, o *usher.Offer, id, try, made int) b
 		time.Sleep(time.Millisecond)
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	g.log.add(chaosOffer, id, try, endpoint, made, nil)
 	began := time.Now()
-	err := t.Handoff(ctx, o)
+	tried, err := chaosHandoff(t, o, patience, rng.IntN(2) == 0)
+	if tried {
+		g.log.add(chaosTried, id, try, endpoint, 0, nil)
+	}
 	late := int(max(0, time.Since(began)-patience).Microseconds())
 	if err != nil {
 		g.log.add(chaosKept, id, try, endpoint, late, err)
@@ -470,4 +476,21 @@ func (g *chaosGiver) tryOne(rng *rand.Rand, o *usher.Offer, id, try, made int) b
 	}
 	g.log.add(chaosHanded, id, try, endpoint, late, nil)
 	return true
+}
+
+// chaosHandoff hands over by TryHandoff, if it is to try that and can, else by Handoff.
+func chaosHandoff(t *usher.Target, o *usher.Offer, patience time.Duration, try bool) (tried bool, err error) {
+	told, times := make(chan error, 1), new(atomic.Int32)
+	done := func(_ time.Time, err error) {
+		if times.Add(1) > 1 {
+			panic("an outcome is told twice")
+		}
+		told <- err
+	}
+	if try && t.TryHandoff(o, patience, done) {
+		return true, <-told
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return false, t.Handoff(ctx, o)
 }

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -303,4 +304,38 @@ func selfSigned(t *testing.T) tls.Certificate {
 	}
 	der := must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// TestReadsThatAreLate say so each time, until the deadline is another, and say that the connection is closed when it is.
+func TestReadsThatAreLate(t *testing.T) {
+	faults.NoLeak(t)
+	l := listen(t, usher.ListenConfig{})
+	target := dial(t, l)
+	for _, prefix := range []string{"", "pre"} {
+		t.Run(fmt.Sprintf("prefix %q", prefix), func(t *testing.T) {
+			client, c := handOver(t, target, l, prefix)
+			io.ReadFull(c, make([]byte, len(prefix)))
+			for range 2 {
+				c.SetReadDeadline(time.Now())
+				var wg sync.WaitGroup
+				for range 4 {
+					wg.Go(func() {
+						n, err := c.Read(make([]byte, 1))
+						var op *net.OpError
+						if n != 0 || !errors.As(err, &op) || !op.Timeout() || op.Op != "read" || op.Addr.String() != client.LocalAddr().String() {
+							t.Errorf("read %d bytes, %v", n, err)
+						}
+						wantError(t, err, os.ErrDeadlineExceeded, "")
+					})
+				}
+				wg.Wait()
+				c.SetReadDeadline(time.Now().Add(timeout))
+				checkConversation(t, client, c)
+			}
+			c.SetReadDeadline(time.Now())
+			c.Close()
+			_, err := c.Read(make([]byte, 1))
+			wantError(t, err, net.ErrClosed, "")
+		})
+	}
 }

@@ -46,6 +46,9 @@
 // most from one channel; further calls of Handoff wait, each no longer than its context. One slow
 // taker delays no other. A taker that has no room, or is out of descriptors, declines: [ErrDeclined].
 //
+// A giver that would rather not have a goroutine wait for each connection offers with [Target.TryHandoff], to targets
+// that are [Dialer.Patient], and calls Handoff only where that returns false.
+//
 // # Reports
 //
 // A giver that wants to know when a connection has ended that it handed over, after how long and how many

@@ -45,7 +45,7 @@ type giving struct {
 	decided []decision  // to be told
 	spare   []decision  // memory for the next
 	late    *time.Timer // withdraws what TryHandoff has offered and nobody has claimed in time; nil until needed
-	waits   bool        // it is set
+	due     time.Time   // when it goes off; zero if it is not set
 }
 
 // decision is an outcome of which a function is to be told. That is done when giving.mu is not held any more.
@@ -76,8 +76,10 @@ type hooks struct {
 type slot struct {
 	ticket
 	state slotState
-	offer *Offer    // while it is queued or open
-	until time.Time // when it is withdrawn, if TryHandoff has offered it
+	offer *Offer // while it is queued or open
+
+	// When TryHandoff has offered it, and when it is to be withdrawn.
+	since, until time.Time
 }
 
 type slotState uint8
@@ -286,41 +288,36 @@ func (g *giving) tryHandoff(o *Offer, within time.Duration) bool {
 		g.unlock()
 		return false
 	}
-	s.until = time.Now().Add(within)
-	if !g.waits {
-		g.waitLocked(within)
-	}
+	s.since = time.Now()
+	s.until = s.since.Add(within)
+	g.wakeLocked(s.until)
 	g.mu.Unlock()
-	return g.send(s, g.trySend) || g.takeBack(s, o)
+	return g.send(s, g.trySend)
 }
 
-// takeBack is for an offer that could not be sent at once. Nobody has seen it. It returns true if it has an outcome all
-// the same: the channel has ended meanwhile.
-func (g *giving) takeBack(s *slot, o *Offer) bool {
-	g.mu.Lock()
-	defer g.unlock()
-	if s.offer != o {
-		if s.state == slotUnsent && !g.isEnded {
-			g.freeLocked(s)
-		}
-		return true
-	}
-	_, spoilt := g.page.withdraw(s.ticket)
+// takeBack is for an offer of TryHandoff that could not be sent at once. Nobody has seen it. g.mu is held.
+func (g *giving) takeBack(s *slot) {
+	claimed, spoilt := g.page.withdraw(s.ticket)
 	s.offer = nil
 	g.freeLocked(s)
+	if claimed { // it has torn the ticket, and cannot have the connection
+		spoilt = fmt.Errorf("%w: it claimed an offer that was never sent", ipc.ErrProtocol)
+	}
 	if spoilt != nil {
 		g.endLocked(spoilt)
 	}
-	return false
 }
 
-// waitLocked has overdue called after d.
-func (g *giving) waitLocked(d time.Duration) {
-	g.waits = true
+// wakeLocked has overdue called at t, or before. g.mu is held.
+func (g *giving) wakeLocked(t time.Time) {
+	if !g.due.IsZero() && !t.Before(g.due) {
+		return
+	}
+	g.due = t
 	if g.late == nil {
-		g.late = time.AfterFunc(d, g.overdue)
+		g.late = time.AfterFunc(time.Until(t), g.overdue)
 	} else {
-		g.late.Reset(d)
+		g.late.Reset(time.Until(t))
 	}
 }
 
@@ -329,24 +326,18 @@ func (g *giving) waitLocked(d time.Duration) {
 func (g *giving) overdue() {
 	g.mu.Lock()
 	defer g.unlock()
-	g.waits = false
+	g.due = time.Time{}
 	now := time.Now()
-	next := time.Duration(0)
 	for i := range g.slots {
 		s := &g.slots[i]
 		if s.offer == nil || s.offer.done == nil {
 			continue
 		}
-		if left := s.until.Sub(now); left > 0 {
-			if next == 0 || left < next {
-				next = left
-			}
+		if s.until.After(now) {
+			g.wakeLocked(s.until)
 			continue
 		}
 		g.settle(s, lateError{fmt.Errorf("the taker has not claimed it: %w", context.DeadlineExceeded)})
-	}
-	if next > 0 && !g.isEnded {
-		g.waitLocked(next)
 	}
 }
 
@@ -369,13 +360,20 @@ func (g *giving) unlock() {
 	g.mu.Unlock()
 }
 
-// decideLocked gives an offer its outcome, which was decided some time ago. g.mu is held, and left by unlock.
-func (g *giving) decideLocked(o *Offer, ago time.Duration, err error) {
+// decideLocked gives the offer in s its outcome, which was decided some time ago: so a taker says, who cannot have
+// claimed what was not offered yet. g.mu is held, and left by unlock.
+func (g *giving) decideLocked(s *slot, ago time.Duration, err error) {
+	o := s.offer
+	s.offer = nil
 	if o.done == nil {
 		o.outcome <- err
 		return
 	}
-	g.decided = append(g.decided, decision{o, o.done, time.Now().Add(-ago), err})
+	at := time.Now().Add(-ago)
+	if at.Before(s.since) {
+		at = s.since
+	}
+	g.decided = append(g.decided, decision{o, o.done, at, err})
 	o.done = nil
 }
 
@@ -391,8 +389,7 @@ func (g *giving) settle(s *slot, err error) {
 	} else if spoilt != nil {
 		err = errors.Join(err, spoilt)
 	}
-	g.decideLocked(s.offer, 0, err)
-	s.offer = nil
+	g.decideLocked(s, 0, err)
 	if s.state == slotQueued {
 		s.state = slotUnsent
 	} else {
@@ -441,7 +438,7 @@ func (g *giving) sendAtOnce(s *slot, o *Offer) bool {
 
 func (g *giving) trySend(b []byte, c syscall.Conn) (bool, error) { return g.c.TrySend(b, c) }
 
-// send sends an offer that is queued. It returns false if it was not sent, and is queued still.
+// send sends an offer that is queued. It returns false if it was not sent, and is queued still, or taken back.
 // g.sendMu is held.
 func (g *giving) send(s *slot, how func([]byte, syscall.Conn) (bool, error)) bool {
 	g.mu.Lock()
@@ -477,7 +474,8 @@ const (
 )
 
 // notSent is for an offer that was not sent. With an error the channel is at its end, unless the fault is
-// the offer's own, or the system's for the moment. It returns false for an offer that is queued again.
+// the offer's own, or the system's for the moment. It returns false for an offer that is queued again, or taken back
+// because nobody waits for it.
 func (g *giving) notSent(s *slot, t ticket, err error) bool {
 	g.mu.Lock()
 	defer g.unlock()
@@ -491,6 +489,10 @@ func (g *giving) notSent(s *slot, t ticket, err error) bool {
 	if s.ticket != t || s.state != slotOpen && s.state != slotWithdrawn {
 		g.endLocked(fmt.Errorf("%w: it answered for an offer that was never sent", ipc.ErrProtocol))
 		return true
+	}
+	if err == nil && s.state == slotOpen && s.offer.done != nil {
+		g.takeBack(s)
+		return false
 	}
 	if err == nil && s.state == slotOpen {
 		s.state = slotQueued
@@ -575,9 +577,9 @@ func (g *giving) takeOne(a answer) error {
 			if !claimed {
 				return fmt.Errorf("%w: it says that it has claimed an offer, and has not", ipc.ErrProtocol)
 			}
-			g.decideLocked(s.offer, time.Duration(a.ago)*time.Microsecond, nil)
+			g.decideLocked(s, time.Duration(a.ago)*time.Microsecond, nil)
 			g.owed++
-			s.state, s.offer = slotWithdrawn, nil
+			s.state = slotWithdrawn
 		case verbDeclined:
 			if a.reason == reasonShutdown || a.reason == reasonReplaced { // its farewell is on its way
 				return leavingError(message{reason: a.reason})
@@ -712,8 +714,26 @@ func (g *giving) isGone() bool {
 	}
 }
 
-// unanswered returns how many offers hold a slot.
-func (g *giving) unanswered() int { return g.window - len(g.free) }
+// unclaimed returns how many offers the taker has neither claimed, as the page says, whether it was told or not, nor
+// answered otherwise.
+func (g *giving) unclaimed() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := 0
+	for i := range g.window {
+		s := &g.slots[i]
+		if s.state == slotFree {
+			continue
+		}
+		if s.state == slotOpen && !g.isEnded { // the page is there
+			if claimed, _ := g.page.isClaimed(s.ticket); claimed {
+				continue
+			}
+		}
+		n++
+	}
+	return n
+}
 
 // hasEnded returns why the channel has ended, or nil.
 func (g *giving) hasEnded() error {

@@ -3,6 +3,7 @@
 package usher_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -76,7 +77,7 @@ func TestGiversThatBreakTheProtocol(t *testing.T) {
 		{"an address that is none", true, func(c *ipc.Conn) error { return attach(c, append(head(2, 0, 4, 1), 8, 1, 0, 'x')) }, "field 8 of the info"},
 		{"the end of offers, which nobody has asked for", true, func(c *ipc.Conn) error { return c.Send(head(7, 0, 0, 0)) }, "a giver sent a message of type 7"},
 		{"a report to a taker", true, func(c *ipc.Conn) error { return c.Send(reportMessage(0, 1, 2, 3, "")) }, "a giver sent a message of type 6"},
-		{"a flag that nobody knows", false, func(c *ipc.Conn) error { return c.Send(head(1, 1, 0, 4), null) }, "a reserved field of a message of type 1 is 0x4"},
+		{"late answers to a taker", true, func(c *ipc.Conn) error { return c.Send(lateMessage(1, 0, 0, 1, 0)) }, "a giver sent a message of type 8"},
 		{"a page instead of a socket", true, func(c *ipc.Conn) error { return c.Send(head(5, 0, 0, 0)) }, "a giver sent a message of type 5"},
 	}
 	for _, tt := range tests {
@@ -173,7 +174,7 @@ type rawTaker struct {
 	l *ipc.Listener
 }
 
-func newRawTaker(t *testing.T, window uint16, do func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error) *rawTaker {
+func newRawTaker(t *testing.T, window uint16, flags uint32, do func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error) *rawTaker {
 	t.Helper()
 	l := must(ipc.Listen(endpoint(t)))(t)
 	t.Cleanup(func() { l.Close() })
@@ -186,7 +187,7 @@ func newRawTaker(t *testing.T, window uint16, do func(c *ipc.Conn, words []uint3
 			go func() {
 				defer c.Close()
 				c.SetDeadline(time.Now().Add(timeout))
-				if err := serveRaw(c, window, do); err != nil && !errors.Is(err, net.ErrClosed) {
+				if err := serveRaw(c, window, flags, do); err != nil && !errors.Is(err, net.ErrClosed) {
 					t.Error(err)
 				}
 			}()
@@ -195,8 +196,8 @@ func newRawTaker(t *testing.T, window uint16, do func(c *ipc.Conn, words []uint3
 	return &rawTaker{l}
 }
 
-func serveRaw(c *ipc.Conn, window uint16, do func(*ipc.Conn, []uint32, byte, uint32) error) error {
-	if err := c.Send(head(1, 1, window, 1)); err != nil {
+func serveRaw(c *ipc.Conn, window uint16, flags uint32, do func(*ipc.Conn, []uint32, byte, uint32) error) error {
+	if err := c.Send(head(1, 1, window, flags)); err != nil {
 		return err
 	}
 	m, err := c.Receive()
@@ -230,6 +231,17 @@ func answerMessage(verb, slot, reason byte, generation uint32) []byte {
 	return append(head(3, 0, 0, 0), head(verb, slot, uint16(reason), generation)...)
 }
 
+// lateMessage is answerMessage for a patient giver.
+func lateMessage(verb, slot, reason byte, generation, ago uint32) []byte {
+	b := append(head(8, 0, 0, 0), head(verb, slot, uint16(reason), generation)...)
+	return binary.LittleEndian.AppendUint32(b, ago)
+}
+
+// claim tears the ticket of an offer as a taker does.
+func claim(words []uint32, slot byte, generation uint32) bool {
+	return atomic.CompareAndSwapUint32(&words[int(slot)*16], generation<<2|1, generation<<2|2)
+}
+
 // TestTakersThatBreakTheProtocol lose their channel; the giver keeps the connection, or has handed it
 // over, by what is on the page and nothing else.
 func TestTakersThatBreakTheProtocol(t *testing.T) {
@@ -241,40 +253,53 @@ func TestTakersThatBreakTheProtocol(t *testing.T) {
 		}
 	}
 	tests := []struct {
-		name   string
-		window uint16
-		do     func(*ipc.Conn, []uint32, byte, uint32) error
-		want   string // "" if it is handed over all the same
+		name    string
+		patient bool // the giver; all takers can be late
+		window  uint16
+		do      func(*ipc.Conn, []uint32, byte, uint32) error
+		want    string // "" if it is handed over all the same
 	}{
-		{"a claim that is not on the page", 4, say(func(s byte, g uint32) []byte { return answerMessage(1, s, 0, g) }), "says that it has claimed an offer, and has not"},
-		{"an answer of another generation", 4, say(func(s byte, g uint32) []byte { return answerMessage(1, s, 0, g+1) }), "which is not open"},
-		{"an answer for another slot", 4, say(func(s byte, g uint32) []byte { return answerMessage(2, s+1, 1, g) }), "which is not open"},
-		{"an answer for a slot that is not there", 4, say(func(s byte, g uint32) []byte { return answerMessage(2, 200, 1, g) }), "which is not open"},
-		{"an unknown verb", 4, say(func(s byte, g uint32) []byte { return answerMessage(9, s, 0, g) }), "an answer of 09"},
-		{"half an answer", 4, say(func(s byte, g uint32) []byte { return answerMessage(2, s, 1, g)[:12] }), "answers of 4 bytes"},
-		{"an offer of its own", 4, say(func(s byte, g uint32) []byte { return offerMessage(s, g, "") }), "a taker sent a message of type 2"},
-		{"dropped without cause", 4, say(func(s byte, g uint32) []byte { return answerMessage(3, s, 0, g) }), "dropped an offer that was not withdrawn"},
-		{"a report that nobody wants", 4, say(func(byte, uint32) []byte { return reportMessage(0, 1, 2, 3, "") }), "a taker sent a message of type 6"},
-		{"the end of offers, which is not its to say", 4, say(func(byte, uint32) []byte { return head(7, 0, 0, 0) }), "a taker sent a message of type 7"},
-		{"no window", 0, nil, "with a message of type 1 and window 0"},
-		{"a window as wide as a house", 65535, nil, "window 65535, want a hello and 1 to 64"},
-		{"it scribbles over the ticket, and leaves", 4, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
+		{"a claim that is not on the page", false, 4, say(func(s byte, g uint32) []byte { return answerMessage(1, s, 0, g) }), "says that it has claimed an offer, and has not"},
+		{"an answer of another generation", false, 4, say(func(s byte, g uint32) []byte { return answerMessage(1, s, 0, g+1) }), "which is not open"},
+		{"an answer for another slot", false, 4, say(func(s byte, g uint32) []byte { return answerMessage(2, s+1, 1, g) }), "which is not open"},
+		{"an answer for a slot that is not there", false, 4, say(func(s byte, g uint32) []byte { return answerMessage(2, 200, 1, g) }), "which is not open"},
+		{"an unknown verb", false, 4, say(func(s byte, g uint32) []byte { return answerMessage(9, s, 0, g) }), "an answer of 09"},
+		{"half an answer", false, 4, say(func(s byte, g uint32) []byte { return answerMessage(2, s, 1, g)[:12] }), "answers of 4 bytes"},
+		{"an offer of its own", false, 4, say(func(s byte, g uint32) []byte { return offerMessage(s, g, "") }), "a taker sent a message of type 2"},
+		{"dropped without cause", false, 4, say(func(s byte, g uint32) []byte { return answerMessage(3, s, 0, g) }), "dropped an offer that was not withdrawn"},
+		{"a report that nobody wants", false, 4, say(func(byte, uint32) []byte { return reportMessage(0, 1, 2, 3, "") }), "a taker sent a message of type 6"},
+		{"the end of offers, which is not its to say", false, 4, say(func(byte, uint32) []byte { return head(7, 0, 0, 0) }), "a taker sent a message of type 7"},
+		{"no window", false, 0, nil, "with a message of type 1 and window 0"},
+		{"a window as wide as a house", false, 65535, nil, "window 65535, want a hello and 1 to 64"},
+		{"it scribbles over the ticket, and leaves", false, 4, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
 			atomic.StoreUint32(word(words, slot), 0xdeadbeef)
 			return c.Close()
 		}, "it wrote 0xdeadbeef over the ticket"},
-		{"it claims, and says that it declines", 4, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
-			atomic.CompareAndSwapUint32(word(words, slot), generation<<2|1, generation<<2|2)
+		{"it claims, and says that it declines", false, 4, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
+			claim(words, slot, generation)
 			return c.Send(answerMessage(2, slot, 1, generation))
 		}, ""},
-		{"it claims, and says nothing", 4, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
-			atomic.CompareAndSwapUint32(word(words, slot), generation<<2|1, generation<<2|2)
+		{"late answers to one that is not patient", false, 4, say(func(s byte, g uint32) []byte { return lateMessage(2, s, 1, g, 0) }), "a taker sent a message of type 8"},
+		{"answers to one that is patient", true, 4, say(func(s byte, g uint32) []byte { return answerMessage(2, s, 1, g) }), "a taker sent a message of type 3"},
+		{"half a late answer", true, 4, say(func(s byte, g uint32) []byte { return lateMessage(2, s, 1, g, 0)[:16] }), "answers of 8 bytes, want a multiple of 12"},
+		{"a late claim that is not on the page", true, 4, say(func(s byte, g uint32) []byte { return lateMessage(1, s, 0, g, 1000) }), "says that it has claimed an offer, and has not"},
+		{"more late answers than there are slots", true, 4, say(func(s byte, g uint32) []byte {
+			b := head(8, 0, 0, 0)
+			for range usher.MaxOpen + 1 {
+				b = append(b, lateMessage(2, s, 1, g, 0)[8:]...)
+			}
+			return b
+		}), "answers of 780 bytes"},
+		{"it claims, and says nothing", false, 4, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
+			claim(words, slot, generation)
 			return c.Close()
 		}, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			taker := newRawTaker(t, tt.window, tt.do)
-			target, err := usher.Dial(within(t, timeout), taker.l.Addr().String())
+			taker := newRawTaker(t, tt.window, 3, tt.do)
+			d := usher.Dialer{Patient: tt.patient}
+			target, err := d.Dial(within(t, timeout), taker.l.Addr().String())
 			if tt.do == nil {
 				wantError(t, err, ipc.ErrProtocol, tt.want)
 				return
@@ -301,6 +326,69 @@ func TestTakersThatBreakTheProtocol(t *testing.T) {
 			checkConversation(t, client, c)
 		})
 	}
+}
+
+// TestAnswersThatComeTwice end the channel. What the first has said stands.
+func TestAnswersThatComeTwice(t *testing.T) {
+	faults.NoLeak(t)
+	for _, tt := range []struct {
+		name    string
+		patient bool
+		answer  func(slot byte, generation uint32) []byte
+		claims  bool
+	}{
+		{"claimed", false, func(s byte, g uint32) []byte { return answerMessage(1, s, 0, g) }, true},
+		{"declined", false, func(s byte, g uint32) []byte { return answerMessage(2, s, 1, g) }, false},
+		{"claimed, late", true, func(s byte, g uint32) []byte { return lateMessage(1, s, 0, g, 9) }, true},
+		{"declined, late", true, func(s byte, g uint32) []byte { return lateMessage(2, s, 1, g, 9) }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			taker := newRawTaker(t, 4, 2, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
+				if tt.claims {
+					claim(words, slot, generation)
+				}
+				b := tt.answer(slot, generation)
+				return c.Send(append(b, b[8:]...))
+			})
+			e := newEar()
+			d := e.dialer()
+			d.Patient = tt.patient
+			target := must(d.Dial(within(t, timeout), taker.l.Addr().String()))(t)
+			defer target.Close()
+			err := target.Handoff(within(t, timeout), newOffer(t, must1(tcpPair(t)), "", usher.Info{}))
+			if tt.claims && err != nil || !tt.claims && !errors.Is(err, usher.ErrDeclined) {
+				t.Errorf("the outcome is %v", err)
+			}
+			wantError(t, await(t, e.lost, "the taker"), ipc.ErrProtocol, "which is not open")
+		})
+	}
+}
+
+// TestFlagsThatNobodyKnows mean nothing to either side: a later version may give them a meaning.
+func TestFlagsThatNobodyKnows(t *testing.T) {
+	faults.NoLeak(t)
+	const unknown = 0xffff_fffc
+	t.Run("in a giver's hello", func(t *testing.T) {
+		l := listen(t, usher.ListenConfig{Refused: func(err error) { t.Error(err) }})
+		g := newHandmadeGiver(t, l, unknown)
+		g.offer(t, 0, 1)
+		must(l.Accept())(t).Close()
+		if m := must(g.c.Receive())(t); !bytes.Equal(m.Data, answerMessage(1, 0, 0, 1)) {
+			t.Errorf("the taker says % x", m.Data)
+		}
+	})
+	t.Run("in a taker's", func(t *testing.T) {
+		taker := newRawTaker(t, 4, unknown|3, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
+			claim(words, slot, generation)
+			return c.Send(lateMessage(1, slot, 0, generation, 0))
+		})
+		d := usher.Dialer{Patient: true}
+		target := must(d.Dial(within(t, timeout), taker.l.Addr().String()))(t)
+		defer target.Close()
+		if err := target.Handoff(within(t, timeout), newOffer(t, must1(tcpPair(t)), "", usher.Info{})); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestTakersThatReportLies lose their channel when it can be known. The connection is the giver's all the while.
@@ -418,7 +506,7 @@ func TestTakersThatOweNothing(t *testing.T) {
 func TestATakerThatScribblesAndLeaves(t *testing.T) {
 	faults.NoLeak(t)
 	ended := make(chan error, 1)
-	taker := newRawTaker(t, 4, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
+	taker := newRawTaker(t, 4, 1, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
 		if slot == 0 {
 			atomic.CompareAndSwapUint32(&words[0], generation<<2|1, generation<<2|2)
 			return c.Send(answerMessage(1, slot, 0, generation))
@@ -493,7 +581,7 @@ func TestALateClaimFails(t *testing.T) {
 	faults.NoLeak(t)
 	var first atomic.Uint32
 	torn := make(chan bool, 2)
-	taker := newRawTaker(t, 1, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
+	taker := newRawTaker(t, 1, 1, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
 		if first.CompareAndSwap(0, generation) {
 			return c.Send(answerMessage(2, slot, 1, generation)) // declined
 		}

@@ -145,7 +145,7 @@ type leakGiver struct {
 	targets [leakChannels]atomic.Pointer[usher.Target]
 	made    atomic.Int64
 
-	handed, withdrawn, declined, closed, reports atomic.Int64
+	tried, handed, withdrawn, declined, closed, reports atomic.Int64
 }
 
 func playLeakGiver(args []string) error {
@@ -168,8 +168,8 @@ func playLeakGiver(args []string) error {
 			if err := g.handOver(count*(part+1)/leakParts - count*part/leakParts); err != nil {
 				return err
 			}
-			fmt.Printf("%d handed over, %d reported, %d withdrawn, %d declined, %d on their way when their channel was closed\n",
-				g.handed.Load(), g.reports.Load(), g.withdrawn.Load(), g.declined.Load(), g.closed.Load())
+			fmt.Printf("%d offered by TryHandoff, %d handed over, %d reported, %d withdrawn, %d declined, %d on their way when their channel was closed\n",
+				g.tried.Load(), g.handed.Load(), g.reports.Load(), g.withdrawn.Load(), g.declined.Load(), g.closed.Load())
 		}
 	}
 	for i := range g.targets {
@@ -182,7 +182,7 @@ func playLeakGiver(args []string) error {
 func (g *leakGiver) redial(i int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	d := usher.Dialer{}
+	d := usher.Dialer{Patient: i/2%2 == 1}
 	if i%2 == 1 { // half of the channels have reports, some of which the taker owes when they are closed
 		d.Ended = func(usher.Report) { g.reports.Add(1) }
 	}
@@ -265,9 +265,10 @@ func (g *leakGiver) handoff(o *usher.Offer, n int) error {
 	if n%8 == 0 {
 		patience = time.Duration(rand.Int64N(int64(300 * time.Microsecond)))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	err := g.targets[n%leakChannels].Load().Handoff(ctx, o)
+	tried, err := chaosHandoff(g.targets[n%leakChannels].Load(), o, patience, n/leakChannels%2 == 0)
+	if tried {
+		g.tried.Add(1)
+	}
 	switch {
 	case err == nil:
 		g.handed.Add(1)

@@ -46,6 +46,7 @@ func TestSpecExample(t *testing.T) {
 	want := [][]byte{
 		appendOffer(nil, tk, info, []byte("GET")),
 		appendAnswer(appendAnswersHead(nil), answer{ticket: tk, verb: verbClaimed}),
+		appendLateAnswer(appendLateHead(nil), answer{ticket: tk, verb: verbClaimed, ago: 2500}),
 		appendReport(appendEndedHead(nil, 0), wireReport{info: info, received: 3, sent: 5, duration: int64(time.Second)}),
 	}
 	if len(blocks) != len(want) {

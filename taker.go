@@ -415,8 +415,9 @@ func (t *taking) appendAnswers(b []byte) []byte {
 		return b
 	}
 	b = appendLateHead(b)
+	now := time.Now()
 	for _, d := range t.pending {
-		d.ago = uint32(min(time.Since(d.at).Microseconds(), math.MaxUint32))
+		d.ago = uint32(min(now.Sub(d.at).Microseconds(), math.MaxUint32))
 		b = appendLateAnswer(b, d.answer)
 	}
 	return b

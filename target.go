@@ -25,10 +25,11 @@ type Dialer struct {
 	// [ipc.SameUser].
 	Policy ipc.Policy
 
-	// Patient lets takers tell of what they have claimed some milliseconds later, many at once. That spares either side
-	// most of what a handover costs it beside the system calls for the connection itself, and suits a giver
-	// that calls TryHandoff. Until it is told, the giver has its copy of the descriptor, and a call of
-	// Handoff waits.
+	// Patient lets a taker tell late what it has claimed: up to 5 ms later, or when 16 claims or half of what it may
+	// have open wait to be told. What it declines it tells at once. Telling many together spares either side most of
+	// what a handover costs beside the system calls for the connection itself. It suits a giver that calls TryHandoff:
+	// a call of Handoff waits until it is told. Until then the giver keeps its copy of the descriptor, too, and the offer
+	// counts in Open. Takers that do not know of it tell at once.
 	Patient bool
 
 	// Ended, if not nil, is told of each connection that was handed over and has ended: package usher's
@@ -103,18 +104,26 @@ func (t *Target) Handoff(ctx context.Context, o *Offer) error {
 	return opError("handoff", t.addr, err)
 }
 
-// TryHandoff is Handoff for a giver that sees to many connections in one goroutine: it never waits. If it returns true, o
-// is on offer for as long as within says, and done is called once, with what Handoff would have returned and when that
-// was decided; on an error the giver still owns the connection, and may go on as after Handoff. If it returns false
-// nothing has happened, done is not called, and Handoff may do what there is to be waited for: the target is not
-// connected, the taker has as many offers as it may have, or the channel is full. So it is always on systems other than
-// Linux.
+// TryHandoff is Handoff for a giver that sees to many connections in one goroutine: it never waits.
 //
-// done is called by a goroutine of the target's, or by TryHandoff itself before that returns. It must not wait, nor call
-// Close or Shutdown: the next answer of the taker is read when it has returned.
+// If it returns true, o is on offer until the taker answers, for as long as within says at most, and done is called
+// once, with the error that Handoff would have returned, and when that was decided. For a connection that was claimed that
+// is the time of the claim, however late the taker tells it ([Dialer.Patient]); or, if this side has found the claim before
+// it was told, because the time was up or the channel has ended, then. On an error the giver still owns the connection,
+// and may offer it again or reclaim it, in done as well. TryHandoff does not go on to another process when the taker
+// ends or leaves, as Handoff does: done is told, and may.
 //
-// Unlike Handoff it does not go on to another process when the taker ends or leaves: done is told, and may.
+// If it returns false nothing has happened, and done is not called: the target is not connected, the taker has all the
+// offers that it may have, the channel is full, another call is sending, prefix and info have more than about 3 KB, or o is
+// spent or on offer already. Handoff may do what there is to be waited for. On systems other than Linux it is always so.
+//
+// done is called by a goroutine of the target's, or by one of its methods (TryHandoff, Handoff, Close, Shutdown) before
+// that returns: the caller should hold no lock that done takes. It may call TryHandoff, Open and Taker, but must not
+// wait, nor call Close or Shutdown: the next answer of the taker may be read only when it has returned.
 func (t *Target) TryHandoff(o *Offer, within time.Duration, done func(decided time.Time, err error)) bool {
+	if done == nil {
+		panic("usher: TryHandoff with nil done")
+	}
 	g, _ := t.current()
 	if g == nil || o.begin() != nil {
 		return false
@@ -282,20 +291,20 @@ func (t *Target) Taker() (ipc.Peer, bool) {
 	return g.taker, true
 }
 
-// Open returns how many offers the taker has not answered: those that wait to be sent, that wait to be claimed,
-// and that were withdrawn and may be on their way still. It is [MaxOpen] at most, and does not count calls of
+// Open returns how many offers wait: to be sent, to be claimed, or, if they were withdrawn, for the taker to say that it
+// has seen that, for they may be on their way still. It is [MaxOpen] at most, and does not count calls of
 // Handoff that wait for room. It is cheap, for choosing the target with the fewest.
 func (t *Target) Open() int {
 	g, _ := t.current()
 	if g == nil {
 		return 0
 	}
-	return g.unanswered()
+	return g.unclaimed()
 }
 
-// Close ends the channel. Calls of Handoff that wait return an error that is [net.ErrClosed], as does a
-// second Close, unless the taker has claimed. What takers have not reported yet ([Dialer.Ended]) is lost; a call
-// of Ended may still run when Close returns.
+// Close ends the channel. Calls of Handoff that wait return an error that is [net.ErrClosed], unless the taker has
+// claimed; TryHandoff's done is told the same, and a second Close returns it, too. What takers have not reported yet
+// ([Dialer.Ended]) is lost; a call of Ended or done may still run when Close returns.
 func (t *Target) Close() error {
 	channels, err := t.stop(errTargetClosed)
 	for _, g := range channels {
@@ -333,7 +342,7 @@ func (t *Target) stop(why error) ([]*giving, error) {
 	t.closed = why
 	t.end()
 	g := t.g
-	t.mu.Unlock() // for whom TryHandoff has tell may ask t something
+	t.mu.Unlock() // before TryHandoff's done is called, which may ask t something
 	if g != nil {
 		g.end(why)
 	}
