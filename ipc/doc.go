@@ -45,6 +45,9 @@
 // after Send, also one that failed, the sender should only close what it gave it. No read or write may be pending on it when
 // it is sent. Unix-domain sockets cannot be sent there.
 //
+// On Linux a channel takes two descriptors, and a third once a Send has had to wait: it is polled through epoll sets of its own,
+// so that a sender does not wake up each time that the other side has received.
+//
 // On macOS the kernel may drop a descriptor that is on its way when its last open copy is closed
 // before it was received: a sender there does well to close its copy when the receiver has answered.
 //

@@ -72,6 +72,8 @@ func (lc *ListenConfig) Listen(endpoint string) (*Listener, error) {
 // Accept waits for the next channel whose peer the policy admits. Others are closed unheard. A channel
 // may be at its end already: a process that tries to listen at the same endpoint connects, to see
 // that this one is alive, and leaves.
+//
+// At the limit of open files the error is syscall.EMFILE. Nobody is lost by that: who has connected waits for the next call.
 func (l *Listener) Accept() (*Conn, error) {
 	for {
 		t, err := l.l.accept()

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -142,6 +143,10 @@ type unixAcceptor struct {
 	ul   *net.UnixListener
 	path string
 	info os.FileInfo // of the socket file
+
+	mu     sync.Mutex
+	kept   []*net.UnixConn // accepted, but there was no descriptor to spare for their wires
+	closed bool
 }
 
 // listen makes the socket under a name of its own and moves it to path when it is complete, so that
@@ -246,17 +251,57 @@ func keptByOwner(path string, file os.FileInfo) error {
 
 func ownerOf(info os.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
 
+// accept keeps a connection that this process has no descriptors for, as the kernel does with those that are not
+// accepted: the next call tries it again.
 func (a *unixAcceptor) accept() (transport, error) {
-	uc, err := a.ul.AcceptUnix()
+	uc, err := a.next()
 	if err != nil {
 		return nil, err
 	}
-	return newUnixTransport(uc)
+	t, err := newUnixTransport(uc)
+	if err == nil {
+		return t, nil
+	}
+	if !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) || !a.keep(uc) {
+		uc.Close()
+	}
+	return nil, err
+}
+
+// next returns the connection that was kept for the longest, or waits for another.
+func (a *unixAcceptor) next() (*net.UnixConn, error) {
+	a.mu.Lock()
+	if len(a.kept) > 0 {
+		uc := a.kept[0]
+		a.kept = a.kept[1:]
+		a.mu.Unlock()
+		return uc, nil
+	}
+	a.mu.Unlock()
+	return a.ul.AcceptUnix()
+}
+
+// keep returns false once the listener is closed.
+func (a *unixAcceptor) keep(uc *net.UnixConn) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.closed {
+		a.kept = append(a.kept, uc)
+	}
+	return !a.closed
 }
 
 func (a *unixAcceptor) close() error {
 	a.unlink()
-	return a.ul.Close()
+	err := a.ul.Close()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
+	for _, uc := range a.kept {
+		uc.Close()
+	}
+	a.kept = nil
+	return err
 }
 
 // unlink removes the socket file if it is still ours. If it cannot, the next listener will find that

@@ -1,7 +1,5 @@
-//go:build darwin || netbsd || openbsd
+//go:build darwin || freebsd || netbsd || openbsd
 
 package ipc_test
-
-func limit(n int) uint64 { return uint64(n) }
 
 func keepAliveTimes(int) []int { return nil }

@@ -19,8 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func limit(n int) uint64 { return uint64(n) }
-
 func keepAliveTimes(fd int) []int {
 	var times []int
 	for _, name := range []int{unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL, unix.TCP_KEEPCNT} {

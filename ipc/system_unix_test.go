@@ -334,21 +334,11 @@ func playStarve([]string) error {
 		return err
 	}
 	defer warm.Close()
-	// The limit is on numbers, not on the count: fill the gaps below the highest.
-	for {
-		fd, err := unix.Dup(0)
-		if err != nil {
-			return err
-		}
-		if fd >= faults.Descriptors()-1 {
-			unix.Close(fd)
-			break
-		}
+	room, err := faults.LimitDescriptors()
+	if err != nil {
+		return err
 	}
 	open := faults.Descriptors()
-	room := func(n int) error {
-		return unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit(open + n), Max: 1000})
-	}
 	for _, extra := range []int{2, 0, 100} {
 		if err := room(extra); err != nil {
 			return err

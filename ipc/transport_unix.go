@@ -60,7 +60,7 @@ func (g group) close() {
 	}
 }
 
-// newUnixTransport takes over uc.
+// newUnixTransport takes over uc, unless it fails.
 func newUnixTransport(uc *net.UnixConn) (*unixTransport, error) {
 	w, err := newWire(uc)
 	if err != nil {
@@ -69,6 +69,15 @@ func newUnixTransport(uc *net.UnixConn) (*unixTransport, error) {
 	t := &unixTransport{w: w, oob: make([]byte, unix.CmsgSpace(4*MaxAttachments))}
 	t.cred, t.credErr = w.credentials()
 	return t, nil
+}
+
+// takeOver is newUnixTransport, and closes uc if that fails.
+func takeOver(uc *net.UnixConn) (*unixTransport, error) {
+	t, err := newUnixTransport(uc)
+	if err != nil {
+		uc.Close()
+	}
+	return t, err
 }
 
 // credentials asks the kernel who made the other end of the connection.
@@ -99,7 +108,7 @@ func dial(ctx context.Context, path string) (transport, error) {
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		c, err := new(net.Dialer).DialContext(ctx, "unix", path)
 		if err == nil {
-			return newUnixTransport(c.(*net.UnixConn))
+			return takeOver(c.(*net.UnixConn))
 		}
 		if errors.Is(err, unix.EACCES) {
 			stat := info.Sys().(*syscall.Stat_t)
@@ -174,7 +183,7 @@ func (t *unixTransport) trySend(scratch *[]byte, data []byte, attachments []sysc
 // sendFirst sends what it can of frame, with the descriptors: all that can be sent at once if now is set.
 func (t *unixTransport) sendFirst(frame []byte, attachments []syscall.Conn, now bool) (int, error) {
 	f := &t.first
-	f.w, f.frame, f.attachments, f.now, f.n = t.w, frame, attachments, now, 0
+	f.w, f.frame, f.attachments, f.now, f.n, f.err = t.w, frame, attachments, now, 0, nil
 	if f.onward == nil {
 		f.onward = f.with
 	}
@@ -381,7 +390,7 @@ func fromDescriptor(fd int) (*unixTransport, error) {
 		c.Close()
 		return nil, fmt.Errorf("it is not a Unix-domain stream socket but %s", c.LocalAddr().Network())
 	}
-	return newUnixTransport(uc)
+	return takeOver(uc)
 }
 
 func (t *unixTransport) passTo(cmd *exec.Cmd) (string, error) {

@@ -20,11 +20,10 @@ type wire struct {
 // sendsWhole says whether the system sends a small message whole or not at all, so that it can be tried.
 const sendsWhole = false
 
-// newWire takes over uc.
+// newWire takes over uc, unless it fails.
 func newWire(uc *net.UnixConn) (*wire, error) {
 	raw, err := uc.SyscallConn()
 	if err != nil {
-		uc.Close()
 		return nil, err
 	}
 	return &wire{uc, raw}, nil

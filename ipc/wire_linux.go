@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -19,9 +20,10 @@ import (
 // the middle of the receiver's system call. So a poll set of its own, which is for readability alone, is on the poller in
 // the socket's place (epoll(7): a set can be in another), and one for writability only where a call has to wait for that.
 //
-// The socket is blocking, so that package os leaves it alone; no call is.
+// No call waits in the kernel, whether the socket is non-blocking or not: that flag is shared with whoever has a copy.
 type wire struct {
-	fd int // open while a call of readable or writable is under way
+	fd      int // open while a call of readable or writable is under way
+	cleanup runtime.Cleanup
 
 	readable *pollSet
 
@@ -61,9 +63,8 @@ func (x *transfer) doReceive(uintptr) bool {
 // sendsWhole says whether the system sends a small message whole or not at all, so that it can be tried.
 const sendsWhole = true
 
-// newWire takes over uc.
+// newWire takes over uc, unless it fails.
 func newWire(uc *net.UnixConn) (*wire, error) {
-	defer uc.Close()
 	raw, err := uc.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -85,6 +86,9 @@ func newWire(uc *net.UnixConn) (*wire, error) {
 	w := &wire{fd: fd, readable: readable}
 	w.in.fd, w.out.fd = fd, fd
 	w.in.receive, w.out.send = w.in.doReceive, w.out.doSend
+	// A channel that is forgotten ends, as a connection of package net does.
+	w.cleanup = runtime.AddCleanup(w, func(fd int) { unix.Close(fd) }, fd)
+	uc.Close()
 	return w, nil
 }
 
@@ -106,13 +110,10 @@ func (w *wire) send(b []byte, fds []int) (n int, err error) {
 		return n, err
 	}
 	writable, err := w.forWriting()
-	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+	if err != nil {
 		return w.sendPatiently(b, fds)
 	}
-	if err == nil {
-		err = writable.watch(w.fd, unix.EPOLLOUT)
-	}
-	if err != nil {
+	if err := writable.watch(w.fd, unix.EPOLLOUT); err != nil {
 		return 0, w.opError("epoll_ctl", err)
 	}
 	defer writable.watch(w.fd, 0)
@@ -127,7 +128,7 @@ func (w *wire) send(b []byte, fds []int) (n int, err error) {
 	return n, w.opError("sendmsg", err)
 }
 
-// sendPatiently is send for a process that has no descriptor to spare to wait on.
+// sendPatiently is send for a process that has no descriptor to spare to wait on, or a wire that is being closed.
 func (w *wire) sendPatiently(b []byte, fds []int) (int, error) {
 	for {
 		n, err := w.sendNow(b, fds)
@@ -222,7 +223,10 @@ func (w *wire) close() error {
 	if writable != nil {
 		writable.f.Close()
 	}
-	return os.NewSyscallError("close", unix.Close(w.fd))
+	w.cleanup.Stop()
+	err := unix.Close(w.fd)
+	runtime.KeepAlive(w) // until here, or it would be cleaned up as well
+	return os.NewSyscallError("close", err)
 }
 
 // opError names the system call that failed, and makes what package os says of a closed file what package net says.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -73,16 +74,17 @@ func withZone(a netip.Addr, zone uint32) netip.Addr {
 	if zone == 0 || a.Is4() {
 		return a
 	}
-	if ifi, err := net.InterfaceByIndex(int(zone)); err == nil {
-		return a.WithZone(ifi.Name)
+	ifi, err := net.InterfaceByIndex(int(zone))
+	if err != nil { // which can be for want of a descriptor; a number does as well
+		return a.WithZone(strconv.Itoa(int(zone)))
 	}
-	return a
+	return a.WithZone(ifi.Name)
 }
 
-// Descriptor returns the descriptor, which stays the socket's; -1 if it has none any more.
+// Descriptor returns the descriptor, which stays the socket's; -1 once Take, TCP or Close was called.
 func (s *Socket) Descriptor() int { return s.fd }
 
-// Take returns the descriptor, which is the caller's to close from then on.
+// Take returns the descriptor, which is the caller's to close from then on; -1 as Descriptor does.
 func (s *Socket) Take() int {
 	fd := s.fd
 	s.fd = -1
@@ -118,10 +120,11 @@ func (s *Socket) TCP() (*net.TCPConn, error) {
 	return nc, nil
 }
 
-// Close closes the descriptor, if it was not taken.
+// Close closes the descriptor. The error is net.ErrClosed if that was done before, or the socket is spent.
 func (s *Socket) Close() error {
-	if s.file != nil {
-		return s.file.Close()
+	if f := s.file; f != nil {
+		s.file = nil
+		return f.Close()
 	}
 	if s.fd < 0 {
 		return net.ErrClosed

@@ -58,10 +58,11 @@ func (values TCPOptions) Restore(c *net.TCPConn) error {
 }
 
 // SetTCPOptions gives a listening socket the options that package net gives each connection which it accepts. Those
-// that are accepted have them from there (tcp(7)).
+// that are accepted have them from there (tcp(7)). What a socket does not know it goes without, as with package net:
+// Multipath TCP, which net.Listen prefers on Linux, knew no times of keep-alive at first.
 func SetTCPOptions(h uintptr) error {
 	for _, o := range tcpOptions {
-		if err := setOption(h, o, o.fileConn); err != nil {
+		if err := setOption(h, o, o.fileConn); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 			return os.NewSyscallError("setsockopt", err)
 		}
 	}
