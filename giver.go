@@ -717,6 +717,9 @@ func (g *giving) isGone() bool {
 // unclaimed returns how many offers the taker has neither claimed, as the page says, whether it was told or not, nor
 // answered otherwise.
 func (g *giving) unclaimed() int {
+	if len(g.free) == g.window {
+		return 0
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n := 0

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -92,6 +93,7 @@ func (s *server) run() error {
 	if err != nil {
 		return err
 	}
+	s.settle()
 	s.notify.Ready(s.summary())
 
 	go s.notify.Watch(ctx, s.healthy)
@@ -111,6 +113,31 @@ func (s *server) load() (*config.Config, error) {
 		yaml += fmt.Sprintf("  - {address: %q}\n", address)
 	}
 	return config.Parse("--listen", []byte(yaml))
+}
+
+// bigFile is how many bytes of configuration make the door's heap a large one. To load a file takes more than 100 times
+// its size, of which a third is kept.
+const bigFile = 100 << 10
+
+// settle is for when a configuration has been loaded, or was wrong. A large one has what loading it took given back to
+// the system. With any other the door's heap is small, and what a connection leaves there is garbage at once: to
+// collect it less often is worth 2 to 5 % more connections a second.
+func (s *server) settle() {
+	if info, err := os.Stat(s.path); err == nil && info.Size() > bigFile {
+		debug.FreeOSMemory()
+		return
+	}
+	setGCPercent(400)
+}
+
+// unsettle is for before one is loaded, which makes more garbage than anything else.
+func (s *server) unsettle() { setGCPercent(100) }
+
+// setGCPercent is debug.SetGCPercent where the environment does not say better.
+func setGCPercent(percent int) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
 }
 
 // logPatience is for whoever reads the log to read it to its end.
@@ -173,6 +200,8 @@ func (s *server) serve(changed <-chan struct{}, reloads, ends <-chan os.Signal) 
 func (s *server) reload(why string) {
 	s.notify.Reloading()
 	defer func() { s.notify.Ready(s.summary()) }()
+	s.unsettle()
+	defer s.settle()
 	c, err := s.load()
 	if err != nil {
 		s.door.ReloadFailed(err)

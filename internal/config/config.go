@@ -72,6 +72,13 @@ type Listener struct {
 	// the client's address are known when the route is chosen.
 	Sniff Sniff `yaml:"sniff" default:"auto" enum:"auto,tls,http,none"`
 
+	// DeferAccept leaves clients in the kernel until they have sent something, or for about a second
+	// (TCP_DEFER_ACCEPT of Linux; elsewhere, and where sniff is none, it does nothing). One look at a
+	// connection is enough then, and a client that connects and says nothing costs the kernel some hundred
+	// bytes and the door nothing. For that second it is not seen, not counted against any limit and not
+	// timed. When the listener goes, or the door ends, those that have said nothing are reset.
+	DeferAccept bool `yaml:"defer_accept" default:"true"`
+
 	// AcceptProxy are the networks of the proxies from which a PROXY protocol header (version 1 or 2) is
 	// expected and believed, or single addresses. A header from anywhere else is not taken for one.
 	AcceptProxy []netip.Prefix `yaml:"accept_proxy"`

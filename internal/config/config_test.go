@@ -51,11 +51,11 @@ func TestTheFullExampleIsReadWhole(t *testing.T) {
 	fallback := with(func(t *Target) { t.Proxy, t.ConnectTimeout = Strings{"127.0.0.1:9100"}, time.Second })
 	want := &Config{
 		Listeners: []Listener{
-			{Name: "web", Address: ":8080", Sniff: SniffAuto, AcceptProxy: prefixes("10.0.0.0/8", "fd00::/8", "192.0.2.7/32"), Limits: limits},
+			{Name: "web", Address: ":8080", Sniff: SniffAuto, DeferAccept: true, AcceptProxy: prefixes("10.0.0.0/8", "fd00::/8", "192.0.2.7/32"), Limits: limits},
 			{Name: "secure", Address: "[::1]:8443", Sniff: SniffTLS, Limits: secure},
-			{Name: "plain", Address: "127.0.0.1:8081", Sniff: SniffHTTP, Limits: usual},
-			{Name: "mail", Address: "systemd:smtp", Sniff: SniffNone, Limits: usual},
-			{Name: "localhost:8082", Address: "localhost:8082", Sniff: SniffAuto, Limits: usual},
+			{Name: "plain", Address: "127.0.0.1:8081", Sniff: SniffHTTP, DeferAccept: true, Limits: usual},
+			{Name: "mail", Address: "systemd:smtp", Sniff: SniffNone, DeferAccept: true, Limits: usual},
+			{Name: "localhost:8082", Address: "localhost:8082", Sniff: SniffAuto, DeferAccept: true, Limits: usual},
 		},
 		Routes: []Route{
 			{
@@ -121,7 +121,7 @@ func TestWhatTheFileDoesNotSayIsAtItsDefault(t *testing.T) {
 	}
 	want := &Config{
 		Listeners: []Listener{{
-			Name: ":8080", Address: ":8080", Sniff: SniffAuto,
+			Name: ":8080", Address: ":8080", Sniff: SniffAuto, DeferAccept: true,
 			Limits: Limits{PeekTimeout: 5 * time.Second, PeekBytes: 16 << 10, Peeking: 10000, PerIP: 200},
 		}},
 		Log:             Log{Level: "info", Format: "text", Access: true},

@@ -261,8 +261,8 @@ func (v *validator) checkHealth(p *path, h *Health) {
 
 // checkTable leaves to package route what only it knows: which paths can be, and which matches are the same.
 func (v *validator) checkTable() {
-	var matches []route.Match
-	var indexes []int // of the routes that they are of
+	matches := make([]route.Match, 0, len(v.c.Routes))
+	indexes := make([]int, 0, len(v.c.Routes)) // of the routes that they are of
 	for i := range v.c.Routes {
 		if m := &v.c.Routes[i].Match; v.sound(routesPath.item(i).key("match")) {
 			matches = append(matches, route.Match{Hosts: m.Host, Path: m.Path, ALPN: m.ALPN, Listener: m.Listener, From: m.From})

@@ -49,12 +49,16 @@ type conn struct {
 
 	plan *plan // held, once it has a route
 
+	// How far quick has come with the route's own target.
+	order []*endpoint // in which to try its endpoints, of which none was
+	tried *endpoint   // the one that was tried in vain
+
 	// For its line in the log.
 	route    *routePlan
 	target   string
-	failed   []error   // what came of the targets that it did not go to
-	tried    *endpoint // which quick has tried in vain
+	failed   []error // what came of the targets that it did not go to
 	peek     time.Duration
+	began    time.Time // to try targets
 	handover time.Duration
 	id       string
 
@@ -110,7 +114,7 @@ func (c *conn) serve() {
 func (c *conn) own() bool {
 	var err error
 	for began := time.Now(); ; time.Sleep(maxPause) {
-		err = c.door.reserve.use(func() error {
+		err = c.door.spare.use(func() error {
 			c.tcp, err = c.in.TCP()
 			return err
 		})
@@ -151,6 +155,7 @@ func (c *conn) left() {
 	c.settings.stats.open.Add(-1)
 	c.door.stats.open.Add(-1)
 	c.door.reserve.refill()
+	c.door.spare.refill()
 	c.door.work.Done()
 }
 
@@ -273,7 +278,7 @@ func (in *inspection) inspectHeader(b []byte) (int, error) {
 
 // follow brings c to a target of its route, the first that can be had.
 func (c *conn) follow() {
-	began := time.Now()
+	c.begin()
 	for _, t := range c.route.targets {
 		switch {
 		case t.reject:
@@ -291,7 +296,6 @@ func (c *conn) follow() {
 				return
 			}
 			if c.handOver(t) {
-				c.handedOver(time.Since(began))
 				return
 			}
 		}
@@ -306,8 +310,17 @@ func (c *conn) follow() {
 	c.refuse(admin.Unavailable, reasons(c.failed))
 }
 
-func (c *conn) handedOver(took time.Duration) {
-	c.handover = max(took, 0)
+// begin is when the first target is tried.
+func (c *conn) begin() {
+	if c.began.IsZero() {
+		c.began = time.Now()
+	}
+}
+
+// handedOver is when the taker at e has claimed it.
+func (c *conn) handedOver(e *endpoint, claimed time.Time) {
+	c.target = e.name
+	c.handover = max(claimed.Sub(c.began), 0) // the taker may say when, and may say anything
 	c.route.stats.handover.Observe(c.handover)
 	c.finished(admin.HandedOver, nil)
 }
@@ -396,13 +409,18 @@ const reclaimPatience = 10 * time.Second
 // handOver offers the connection to one endpoint after another, those first that have the fewest offers under
 // way, and returns true when a taker has claimed it.
 func (c *conn) handOver(t *targetPlan) bool {
-	for _, e := range c.plan.endpointsFor(t, c.seen.Host) {
-		if e == c.tried {
+	order, tried := c.order, c.tried
+	c.order, c.tried = nil, nil // for the next target has others
+	if order == nil {
+		order = c.plan.endpointsFor(t, c.seen.Host)
+	}
+	for _, e := range order {
+		if e == tried {
 			continue
 		}
-		err := c.handOverTo(e, t.timeout)
+		claimed, err := c.handOverTo(e, t.timeout)
 		if err == nil {
-			c.target = e.name
+			c.handedOver(e, claimed)
 			return true
 		}
 		c.failed = append(c.failed, err)
@@ -413,13 +431,13 @@ func (c *conn) handOver(t *targetPlan) bool {
 	return false
 }
 
-func (c *conn) handOverTo(e *endpoint, timeout time.Duration) error {
+func (c *conn) handOverTo(e *endpoint, timeout time.Duration) (claimed time.Time, err error) {
 	ctx, cancel := context.WithTimeout(c.door.life, timeout)
 	defer cancel()
 	for {
-		err := e.handoff(ctx, c.offer)
+		claimed, err = e.handoff(ctx, c.offer)
 		if !outOfDescriptors(err) || ctx.Err() != nil {
-			return err
+			return claimed, err
 		}
 		e.connectSoon() // which has some in reserve
 		time.Sleep(maxPause)

@@ -59,7 +59,8 @@ type Door struct {
 	serial   atomic.Uint64
 	stats    stats
 	refusals refusals
-	reserve  reserve
+	reserve  reserve // for connecting to takers
+	spare    reserve // for connections that package net is to have, and apart: a taker may be slow to greet
 
 	reloading sync.Mutex  // held while a configuration is applied
 	stopped   []*listener // by reloads, until they have ended; reloading guards them
@@ -82,6 +83,7 @@ func Start(o Options) (_ *Door, err error) {
 	d := &Door{
 		options: o, log: o.Log, started: time.Now(), passed: newPassedSockets(o.Passed),
 		id: newRunID(), endpoints: make(map[string][]*endpoint), backends: make(map[string]*backends),
+		reserve: reserve{size: forTakers}, spare: reserve{size: forConns},
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -90,6 +92,7 @@ func Start(o Options) (_ *Door, err error) {
 	d.status.Path = o.ConfigPath
 	d.watch = newWatcher(d.log, d.appeared)
 	d.reserve.fill()
+	d.spare.fill()
 	defer func() {
 		if err != nil {
 			d.watch.close()
@@ -97,6 +100,7 @@ func Start(o Options) (_ *Door, err error) {
 			d.kill()
 			d.background.Wait()
 			d.reserve.close()
+			d.spare.close()
 		}
 	}()
 	if err := d.apply(o.Config); err != nil {
@@ -225,6 +229,7 @@ func (d *Door) Shutdown(ctx context.Context) error {
 	d.kill()
 	d.background.Wait()
 	d.reserve.close()
+	d.spare.close()
 	return err
 }
 
@@ -241,8 +246,23 @@ func (d *Door) waitForWork(ctx context.Context) error {
 	}
 	n := d.stats.open.Load()
 	d.kill()
+	d.cutEndpoints()
 	<-done
 	return fmt.Errorf("closed %d connections that had not ended: %w", n, ctx.Err())
+}
+
+// cutEndpoints takes back what is on offer, which waits for nothing but its taker or its time. It is called when life has
+// ended: no endpoint that is made from then on connects.
+func (d *Door) cutEndpoints() {
+	var all []*endpoint
+	d.mu.RLock()
+	for _, there := range d.endpoints {
+		all = append(all, there...)
+	}
+	d.mu.RUnlock()
+	for _, e := range all {
+		e.cut()
+	}
 }
 
 // passedSockets are those that the parent process has opened. One whose listener a reload removes stays

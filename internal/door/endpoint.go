@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os/user"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -31,6 +32,7 @@ type endpoint struct {
 	connecting chan struct{} // a lock that can be waited for with a context
 	greeting   atomic.Int32  // how many hold it or wait for it
 	soon       atomic.Int32  // reasons to connect that were not seen to
+	owing      atomic.Int64  // since when its taker has offers and answers none, in nanoseconds of Unix time; 0 if it does
 
 	mu         sync.Mutex
 	target     *usher.Target
@@ -118,39 +120,92 @@ func (p *plan) sweepAutos() {
 	if len(p.autos) < max(minSweepAutos, p.sweepAt) {
 		return
 	}
+	gone := make(map[*endpoint]bool)
 	for path, e := range p.autos {
-		if p.door.watch.has(path) {
-			continue
+		if !p.door.watch.has(path) {
+			delete(p.autos, path)
+			gone[e] = true
 		}
-		delete(p.autos, path)
-		p.endpoints = slices.DeleteFunc(p.endpoints, func(other *endpoint) bool { return other == e })
+	}
+	p.endpoints = slices.DeleteFunc(p.endpoints, func(e *endpoint) bool { return gone[e] })
+	for e := range gone {
 		e.letGo()
 	}
 	p.sweepAt = 2 * len(p.autos)
 }
 
-// handoff hands o over to the taker, and counts what came of it.
-func (e *endpoint) handoff(ctx context.Context, o *usher.Offer) error {
+// handoff hands o over to the taker, counts what came of it, and returns when the taker has claimed. ctx has a deadline.
+func (e *endpoint) handoff(ctx context.Context, o *usher.Offer) (claimed time.Time, err error) {
 	t, err := e.connected(ctx)
 	if err != nil {
-		return err
+		return time.Time{}, err
+	}
+	if decided, made, err := e.tryHandoff(ctx, t, o); made && !e.count(err) {
+		return decided, err
 	}
 	_, there := t.Taker()
+	e.offers()
 	err = t.Handoff(ctx, o)
+	if err == nil || there || errors.Is(err, usher.ErrDeclined) {
+		e.count(err)
+	} else {
+		e.note(err) // nobody was made an offer
+	}
+	if err == nil && !there {
+		e.announce(t)
+	}
+	return time.Now(), err
+}
+
+// tryHandoff makes an offer if that needs no waiting, and waits for what comes of it. It does so before Handoff does
+// because that hears of a claim as late as a patient target's taker may tell, and does not say when it was.
+func (e *endpoint) tryHandoff(ctx context.Context, t *usher.Target, o *usher.Offer) (decided time.Time, made bool, err error) {
+	e.offers()
+	until, _ := ctx.Deadline()
+	told := make(chan struct{})
+	made = t.TryHandoff(o, time.Until(until), func(at time.Time, outcome error) {
+		decided, err = at, outcome
+		close(told)
+	})
+	if made {
+		<-told // when ctx's time is up, at the latest, or a door that has to end at once closes the target
+	}
+	return decided, made, err
+}
+
+// offers is called before an offer is made.
+func (e *endpoint) offers() {
+	if e.owing.Load() == 0 || e.open() == 0 {
+		e.owing.Store(time.Now().UnixNano())
+	}
+}
+
+// isStuck says whether its taker has had offers for longer than any should need, and answers none. The number of its
+// offers alone shows that late, for those of a good one are some as well: what it claims, it tells some milliseconds later.
+func (e *endpoint) isStuck() bool {
+	since := e.owing.Load()
+	return since != 0 && time.Since(time.Unix(0, since)) > stuckAfter
+}
+
+const stuckAfter = 100 * time.Millisecond
+
+// count counts what came of an offer that was made to a taker, and says whether that has gone: then there may be another
+// by now. Any other error is the taker's last word on that connection.
+func (e *endpoint) count(err error) (gone bool) {
 	switch {
 	case err == nil:
 		e.stats.claimed.Add(1)
-		if !there {
-			e.announce(t)
-		}
-		return nil
+		e.owing.Store(0)
+		return false
 	case errors.Is(err, usher.ErrDeclined):
 		e.stats.declined.Add(1)
-	case there: // else nobody was made an offer
+		e.owing.Store(0)
+	default:
 		e.stats.withdrawn.Add(1)
+		gone = !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ipc.ErrProtocol)
 	}
 	e.note(err)
-	return err
+	return gone
 }
 
 // connected returns the target, and connects it first where there is none. While somebody listens who has not
@@ -188,7 +243,7 @@ func (e *endpoint) connect(ctx context.Context, giveUp func() error) (*usher.Tar
 }
 
 func (e *endpoint) dial(ctx context.Context) (*usher.Target, error) {
-	d := usher.Dialer{Policy: e.policy.Policy, Patient: true, Ended: e.ended, Lost: e.lost}
+	d := usher.Dialer{Policy: e.policy.Policy, Patient: patient, Ended: e.ended, Lost: e.lost}
 	var t *usher.Target
 	err := e.door.reserve.use(func() (err error) {
 		t, err = d.Dial(ctx, e.path)
@@ -208,6 +263,9 @@ func (e *endpoint) dial(ctx context.Context) (*usher.Target, error) {
 	e.announce(t)
 	return t, nil
 }
+
+// patient is where TryHandoff makes offers. Elsewhere a connection's goroutine waits for its claim to be told.
+const patient = runtime.GOOS == "linux"
 
 // hangTime is how long an endpoint is left alone where somebody listens and does not greet. Meanwhile it is tried
 // in the background, and that takes less time.
@@ -289,12 +347,18 @@ func (e *endpoint) connectNow() {
 // announce logs who is connected, once.
 func (e *endpoint) announce(t *usher.Target) {
 	who, ok := t.Taker()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !ok || who.PID == e.taker {
+	if !ok {
 		return
 	}
-	e.taker, e.failed = who.PID, nil
+	e.mu.Lock()
+	known := who.PID == e.taker
+	if !known {
+		e.taker, e.failed = who.PID, nil
+	}
+	e.mu.Unlock()
+	if known {
+		return
+	}
 	e.door.log.Info("a taker is connected", "endpoint", e.name, "pid", who.PID)
 }
 
@@ -315,8 +379,12 @@ func (e *endpoint) lost(who ipc.Peer, err error) {
 	if e.taker == who.PID {
 		e.taker = 0
 	}
+	t := e.target
 	e.mu.Unlock()
 	e.door.log.Info("a taker is gone", "endpoint", e.name, "pid", who.PID, "reason", err)
+	if t != nil { // a Handoff may have gone on to another one before this was heard
+		e.announce(t)
+	}
 }
 
 // ended is told of a connection that a taker had. All of it is the taker's word: it may say what it likes of its
@@ -377,6 +445,17 @@ func (e *endpoint) close() {
 	}
 }
 
+// cut ends the endpoint at once: what is on offer comes back, and its taker's reports are lost.
+func (e *endpoint) cut() {
+	e.mu.Lock()
+	e.closed = true // so that none is connected any more
+	t := e.target
+	e.mu.Unlock()
+	if t != nil {
+		t.Close()
+	}
+}
+
 // open is how many offers its taker has not answered: few are a sign of a taker that is quick.
 func (e *endpoint) open() int {
 	if t := e.current(); t != nil {
@@ -417,7 +496,14 @@ func (t *targetPlan) order() []*endpoint {
 }
 
 func (e *endpoint) weight() int {
-	w := e.open() + int(e.greeting.Load())
+	open, greeting := e.open(), int(e.greeting.Load())
+	w := open + greeting
+	if open > 0 && e.isStuck() {
+		w += 1 << 14 // after all that answer
+	}
+	if greeting > 0 && e.current() == nil {
+		w += 1 << 15 // after all that have greeted: this one may never
+	}
 	if !e.door.watch.has(e.path) || e.hanging() != nil {
 		w += 1 << 16 // after all that are there
 	}

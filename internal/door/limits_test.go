@@ -17,7 +17,7 @@ func TestTheOldestIsEvictedWhenTooManyAreInThePeekPhase(t *testing.T) {
 	h := newHouse(t)
 	h.take("shop", whoami("shop"), nil)
 	h.open(`
-listeners: [{name: web, address: "127.0.0.1:0", limits: {peeking: 3, peek_timeout: 1m}}]
+listeners: [{name: web, address: "127.0.0.1:0", defer_accept: false, limits: {peeking: 3, peek_timeout: 1m}}]
 routes: [{match: {}, handoff: "{shop}"}]
 `)
 	oldest := raw(t, h.addr("web"))
@@ -38,7 +38,7 @@ func TestOneAddressMayHaveSoManyConnectionsAtTheDoor(t *testing.T) {
 	h := newHouse(t)
 	h.take("shop", whoami("shop"), nil)
 	h.open(`
-listeners: [{name: web, address: "127.0.0.1:0", limits: {per_ip: 2, peek_timeout: 1m}}]
+listeners: [{name: web, address: "127.0.0.1:0", defer_accept: false, limits: {per_ip: 2, peek_timeout: 1m}}]
 routes: [{match: {}, handoff: "{shop}"}]
 `)
 	first := raw(t, h.addr("web"))

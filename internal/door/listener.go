@@ -107,7 +107,10 @@ func (d *Door) open(address string) (net.Listener, error) {
 	if name, ok := strings.CutPrefix(address, systemdPrefix); ok {
 		return d.passed.take(name)
 	}
-	return net.Listen("tcp", address)
+	// Not MPTCP, which is package net's default: not all kernels pass on to connections what is set on the listener then.
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	return lc.Listen(context.Background(), "tcp", address)
 }
 
 func (l *listener) with(lc *config.Listener) *listenerSettings {
@@ -117,7 +120,7 @@ func (l *listener) with(lc *config.Listener) *listenerSettings {
 // use puts settings in force, and accepts from then on. door.reloading is held.
 func (l *listener) use(lc *config.Listener) {
 	l.settings.Store(l.with(lc))
-	l.from.deferAccept(lc.Sniff != config.SniffNone)
+	l.from.deferAccept(lc.DeferAccept && lc.Sniff != config.SniffNone)
 	if l.started {
 		return
 	}
@@ -145,7 +148,7 @@ const (
 func (l *listener) stop() {
 	end := time.Now().Add(stopMost)
 	l.stopping.Store(&end)
-	l.from.deferAccept(false) // to close the socket would reset those that are kept back
+	l.from.deferAccept(false) // so that none that speaks now is kept back: to close the socket resets those
 	l.from.setDeadline(time.Now().Add(stopGrace))
 }
 

@@ -280,7 +280,7 @@ endpoints: {dir: ` + h.dir + `}
 func TestADoorOutOfDescriptorsLosesNobody(t *testing.T) {
 	h := newHouse(t)
 	door := faults.Start(t, "door", "few", `
-listeners: [{name: web, address: "127.0.0.1:0", limits: {peek_timeout: 1s}}]
+listeners: [{name: web, address: "127.0.0.1:0", defer_accept: false, limits: {peek_timeout: 1s}}]
 routes: [{match: {}, handoff: shop, handoff_timeout: 20s}]
 endpoints: {dir: `+h.dir+`}
 `)

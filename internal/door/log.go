@@ -56,7 +56,7 @@ func (c *conn) finished(outcome admin.Outcome, err error) {
 		attrs = append(attrs, slog.String("target", c.target))
 	}
 	attrs = append(attrs, slog.String("outcome", string(outcome)), slog.Duration("peek", c.peek))
-	if c.handover > 0 {
+	if outcome == admin.HandedOver {
 		attrs = append(attrs, slog.Duration("handover", c.handover))
 	}
 	if reason == "" && len(c.failed) > 0 { // it has a target, and not the first one

@@ -122,7 +122,14 @@ func (h *house) config(yaml string) *config.Config {
 // open opens the door, until the test ends.
 func (h *house) open(yaml string) {
 	h.t.Helper()
-	h.door = must(Start(Options{Config: h.config(yaml), Log: slog.New(slog.NewTextHandler(&h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}))(h.t)
+	h.start(Options{Config: h.config(yaml)})
+}
+
+// start is open for a door with options of its own.
+func (h *house) start(o Options) {
+	h.t.Helper()
+	o.Log = slog.New(slog.NewTextHandler(&h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	h.door = must(Start(o))(h.t)
 	h.t.Cleanup(func() {
 		h.shut()
 		if h.t.Failed() {

@@ -3,11 +3,8 @@
 package door
 
 import (
-	"context"
-	"errors"
 	"time"
 
-	"github.com/go-usher/usher"
 	"github.com/go-usher/usher/internal/config"
 	"github.com/go-usher/usher/internal/sys"
 )
@@ -27,10 +24,8 @@ func (c *conn) quick() bool {
 	if t.reject || t.backends != nil {
 		return false
 	}
-	for _, e := range c.plan.endpointsFor(t, c.seen.Host) {
-		return c.offerTo(e, t.timeout)
-	}
-	return false
+	c.order = c.plan.endpointsFor(t, c.seen.Host)
+	return len(c.order) > 0 && c.offerTo(c.order[0], t.timeout)
 }
 
 // glance looks once at what the client has sent, and returns false if that does not do.
@@ -58,31 +53,25 @@ func (c *conn) offerTo(e *endpoint, timeout time.Duration) bool {
 	if t == nil || c.becomeOffer(c.in) != nil {
 		return false
 	}
-	began := time.Now()
-	return t.TryHandoff(c.offer, timeout, func(decided time.Time, err error) { c.quickDone(e, decided.Sub(began), err) })
+	c.begin()
+	if len(c.order) > 1 { // else nobody asks how its taker does
+		e.offers()
+	}
+	return t.TryHandoff(c.offer, timeout, func(decided time.Time, err error) { c.quickDone(e, decided, err) })
 }
 
-// quickDone is told what came of the offer of offerTo.
-func (c *conn) quickDone(e *endpoint, took time.Duration, err error) {
+// quickDone is told what came of the offer of offerTo. Nobody else has c by then. It may not wait.
+func (c *conn) quickDone(e *endpoint, decided time.Time, err error) {
+	gone := e.count(err)
 	if err == nil {
-		e.stats.claimed.Add(1)
-		c.target = e.name
-		c.handedOver(took)
+		c.handedOver(e, decided)
 		c.release()
 		c.left()
 		return
 	}
-	// The taker at e has had its time, or has said no. If it has left, there may be another by now.
-	switch {
-	case errors.Is(err, usher.ErrDeclined):
-		e.stats.declined.Add(1)
+	c.order = nil // it is old by now
+	if !gone {
 		c.tried = e
-	case errors.Is(err, context.DeadlineExceeded):
-		e.stats.withdrawn.Add(1)
-		c.tried = e
-	}
-	if c.tried != nil {
-		e.note(err)
 		c.failed = append(c.failed, err)
 	}
 	go c.serve()

@@ -16,7 +16,7 @@ import (
 // refusing is a door where nothing is served.
 const refusing = `
 listeners:
-  - {name: web, address: "127.0.0.1:0", limits: {peek_timeout: 300ms, peek_bytes: 2KiB}}
+  - {name: web, address: "127.0.0.1:0", defer_accept: false, limits: {peek_timeout: 300ms, peek_bytes: 2KiB}}
   - {name: raw, address: "127.0.0.1:0", sniff: none}
 routes:
   - {name: gone, match: {host: gone.example.com}, handoff: "{shop}"}

@@ -209,7 +209,7 @@ func TestShutdownIsBounded(t *testing.T) {
 	defer backend.Close()
 	defer close(block)
 	h.open(`
-listeners: [{name: web, address: "127.0.0.1:0", limits: {peek_timeout: 10m}}]
+listeners: [{name: web, address: "127.0.0.1:0", defer_accept: false, limits: {peek_timeout: 10m}}]
 routes: [{match: {}, proxy: "` + backend.Listener.Addr().String() + `"}]
 `)
 	silent, proxied := raw(t, h.addr("web")), raw(t, h.addr("web"))

@@ -8,16 +8,23 @@ import (
 	"syscall"
 )
 
-// reserve is some descriptors for what must not fail when clients have all the others: connecting to a taker. Without
-// them a door out of descriptors could stay so, with each connection waiting for a taker that none can be connected to.
+// reserve is some descriptors for what must not fail when clients have all the others: connecting to a taker, and making
+// a connection one of package net, which takes a second descriptor for a moment. Without them a door out of descriptors
+// could stay so, with each connection waiting for a taker that none can be connected to.
 type reserve struct {
+	size int
+
 	mu    sync.Mutex
 	files []*os.File // of nothing
 	short atomic.Bool
 }
 
-// reserved is more than it takes to connect to a taker (a socket and a page), for a listener may be quicker.
-const reserved = 8
+// The sizes are more than it takes, for a listener may be quicker: to connect to a taker, a channel's three and a page; for a
+// connection, one.
+const (
+	forTakers = 8
+	forConns  = 2
+)
 
 // fill makes the reserve whole, as far as there are descriptors.
 func (r *reserve) fill() {
@@ -27,7 +34,7 @@ func (r *reserve) fill() {
 }
 
 func (r *reserve) fillLocked() {
-	for len(r.files) < reserved {
+	for len(r.files) < r.size {
 		f, err := os.Open(os.DevNull)
 		if err != nil {
 			r.short.Store(true)
@@ -46,7 +53,7 @@ func (r *reserve) refill() {
 	}
 }
 
-// use calls f, and once more with the reserve if there was no descriptor for it.
+// use calls f, and once more with the reserve if there was no descriptor for it. Meanwhile nobody else may use it.
 func (r *reserve) use(f func() error) error {
 	err := f()
 	if !outOfDescriptors(err) {

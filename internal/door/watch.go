@@ -159,15 +159,19 @@ func (w *watcher) rescan(dir string) {
 			names[e.Name()] = struct{}{}
 		}
 	}
+	var fresh []string // found now: once names is in its place, look changes it
 	w.mu.Lock()
 	before := w.folders[dir]
+	for name := range names {
+		if _, ok := before[name]; !ok {
+			fresh = append(fresh, name)
+		}
+	}
 	w.folders[dir] = names
 	w.mu.Unlock()
 	w.scanning.Unlock()
-	for name := range names {
-		if _, ok := before[name]; !ok {
-			w.appeared(filepath.Join(dir, name))
-		}
+	for _, name := range fresh {
+		w.appeared(filepath.Join(dir, name))
 	}
 }
 
