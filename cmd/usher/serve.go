@@ -127,7 +127,7 @@ func (s *server) settle() {
 		debug.FreeOSMemory()
 		return
 	}
-	setGCPercent(400)
+	setGCPercent(200)
 }
 
 // unsettle is for before one is loaded, which makes more garbage than anything else.
