@@ -31,7 +31,7 @@ var bounds = []bound{
 	{workload: "bulk", figure: "cpu", contender: "usher", to: "direct", most: 1.25},
 	{workload: "bulk", figure: "cpu", contender: "usher", to: bestProxy, most: 0.9},
 	{workload: "idle", figure: "memory", contender: "usher", most: 1000},
-	{workload: "saturation", figure: "rate", contender: "usher", to: bestProxy, least: 0.9},
+	{workload: "saturation", figure: "rate", contender: "usher", to: bestProxy, least: 0.75},
 	{workload: "routes", figure: "median", contender: "routes-100000", to: "routes-10", most: 1.3},
 	{workload: "takers", figure: "median", contender: "takers-64", to: "direct-64", most: 2},
 }

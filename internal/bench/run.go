@@ -32,7 +32,7 @@ func Workloads() []Workload {
 		{"connect", "connect, request, close: one client", 15, measureConnect},
 		{"keepalive", "requests over 16 kept connections", 9, measureKeepAlive},
 		{"tls", "connect, TLS handshake, request, close: one client", 9, measureTLS},
-		{"bulk", "one large download", 9, measureBulk},
+		{"bulk", "one large download", 15, measureBulk},
 		{"idle", "memory of the process in front for idle connections", 3, measureIdle},
 		{"saturation", "connect, request, close: 64 clients", 9, measureSaturation},
 	}
