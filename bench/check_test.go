@@ -49,7 +49,7 @@ func TestCheck(t *testing.T) {
 		},
 		{
 			name:   "a proxy of others is much faster",
-			change: func(t *testing.T, r *bench.Results) { set(t, r, "saturation", "nginx-http", "rate", 20000) },
+			change: func(t *testing.T, r *bench.Results) { set(t, r, "saturation", "nginx-http", "rate", 30000) },
 			broken: "1 of", says: "BROKEN",
 		},
 		{
