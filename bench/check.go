@@ -23,12 +23,12 @@ const bestProxy = "best proxy"
 var proxies = []string{"haproxy-tcp", "haproxy-http", "nginx-stream", "nginx-http", "tcpproxy"}
 
 var bounds = []bound{
-	{workload: "connect", figure: "median", contender: "usher", to: "direct", most: 1.8},
-	{workload: "connect", figure: "median", contender: "usher", to: "c-giver", most: 1.4},
+	{workload: "connect", figure: "median", contender: "usher", to: "direct", most: 2.1},
+	{workload: "connect", figure: "median", contender: "usher", to: "c-giver", most: 1.8},
 	{workload: "keepalive", figure: "rate", contender: "usher", to: "direct", least: 0.85},
 	{workload: "keepalive", figure: "rate", contender: "usher", to: bestProxy, least: 1.2},
-	{workload: "tls", figure: "median", contender: "usher", to: "direct", most: 1.35},
-	{workload: "bulk", figure: "cpu", contender: "usher", to: "direct", most: 1.25},
+	{workload: "tls", figure: "median", contender: "usher", to: "direct", most: 1.4},
+	{workload: "bulk", figure: "cpu", contender: "usher", to: "direct", most: 1.5},
 	{workload: "bulk", figure: "cpu", contender: "usher", to: bestProxy, most: 0.9},
 	{workload: "idle", figure: "memory", contender: "usher", most: 1000},
 	{workload: "saturation", figure: "rate", contender: "usher", to: bestProxy, least: 0.75},
