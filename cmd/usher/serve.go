@@ -120,8 +120,9 @@ func (s *server) load() (*config.Config, error) {
 const bigFile = 100 << 10
 
 // settle is for when a configuration has been loaded, or was wrong. A large one has what loading it took given back to
-// the system. With any other the door's heap is small, and what a connection leaves there is garbage at once: to
-// collect it less often is worth 2 to 5 % more connections a second.
+// the system. With any other the door's heap is small, and what a connection leaves there is garbage at once, to be
+// collected less often; not so seldom, though, that garbage makes the door grow while idle connections are made
+// (doc/performance.md).
 func (s *server) settle() {
 	if info, err := os.Stat(s.path); err == nil && info.Size() > bigFile {
 		debug.FreeOSMemory()
