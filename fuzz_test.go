@@ -65,7 +65,7 @@ func FuzzParseMessage(f *testing.F) {
 
 // FuzzDecodeInfo reads infos. What decodes must encode to something that decodes to the same.
 func FuzzDecodeInfo(f *testing.F) {
-	full := Info{ID: "i", Route: "r", ServerName: "s", ALPN: []string{"h2", "x"}, Host: "h", Path: "/", Client: netip.MustParseAddrPort("[::1%lo]:1")}
+	full := Info{ID: "i", Route: "r", Listener: "l", State: []byte("t"), ServerName: "s", ALPN: []string{"h2", "x"}, Host: "h", Path: "/", Client: netip.MustParseAddrPort("[::1%lo]:1")}
 	b, err := encodeInfo(&full, netip.AddrPort{}, netip.AddrPort{})
 	if err != nil {
 		f.Fatal(err)

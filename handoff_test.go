@@ -33,7 +33,7 @@ func TestHandoff(t *testing.T) {
 		t.Fatal(err)
 	}
 	info := usher.Info{
-		Route: "r", ServerName: "s.example", ALPN: []string{"h2", "http/1.1"}, Host: "h.example", Path: "/p",
+		Route: "r", Listener: "l", State: []byte("state"), ServerName: "s.example", ALPN: []string{"h2", "http/1.1"}, Host: "h.example", Path: "/p",
 		Client: netip.MustParseAddrPort("[2001:db8::1]:443"),
 	}
 	o := newOffer(t, server, string(prefix), info)

@@ -1,6 +1,7 @@
 package usher
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -17,6 +18,9 @@ type Info struct {
 	// Route is the giver's name for the rule by which it chose this taker.
 	Route string
 
+	// Listener is the giver's name for where it accepted the connection.
+	Listener string
+
 	// ServerName is the host that the client named in its TLS ClientHello (RFC 6066 section 3).
 	ServerName string
 
@@ -29,6 +33,11 @@ type Info struct {
 	// Client is the client's address where the connection came through a proxy that told it;
 	// otherwise it is not valid, and the connection's RemoteAddr is the client.
 	Client netip.AddrPort
+
+	// State is for an application that hands its own connections to its successor: whatever that needs to go
+	// on with this one. It comes with the connection, so that whoever owns the one has the other. All of the
+	// Info together has room for 64 KiB.
+	State []byte
 }
 
 // Fields of an offer's info on the wire: field:u8 length:u16 value. SPEC.md lists them. A reader skips
@@ -43,6 +52,8 @@ const (
 	fieldLocal      = 7 // the connection's addresses, for a taker to which the kernel no longer tells them
 	fieldRemote     = 8
 	fieldID         = 9
+	fieldListener   = 10
+	fieldState      = 11
 )
 
 const (
@@ -55,6 +66,7 @@ func encodeInfo(info *Info, local, remote netip.AddrPort) ([]byte, error) {
 	b := make([]byte, 0, 128)
 	b = appendField(b, fieldID, info.ID)
 	b = appendField(b, fieldRoute, info.Route)
+	b = appendField(b, fieldListener, info.Listener)
 	b = appendField(b, fieldServerName, info.ServerName)
 	for _, p := range info.ALPN {
 		b = appendField(b, fieldALPN, p)
@@ -64,6 +76,7 @@ func encodeInfo(info *Info, local, remote netip.AddrPort) ([]byte, error) {
 	b = appendAddr(b, fieldClient, info.Client)
 	b = appendAddr(b, fieldLocal, local)
 	b = appendAddr(b, fieldRemote, remote)
+	b = appendField(b, fieldState, info.State)
 	if len(b) > maxInfo {
 		return nil, fmt.Errorf("the info has %d bytes, limit %d", len(b), maxInfo)
 	}
@@ -72,8 +85,8 @@ func encodeInfo(info *Info, local, remote netip.AddrPort) ([]byte, error) {
 
 // appendField leaves empty values out. One that is too long for its length field makes the whole too
 // long, which the caller checks.
-func appendField(b []byte, field byte, value string) []byte {
-	if value == "" {
+func appendField[T string | []byte](b []byte, field byte, value T) []byte {
+	if len(value) == 0 {
 		return b
 	}
 	b = append(b, field)
@@ -132,6 +145,10 @@ func decodeInfo(b []byte) (info Info, local, remote netip.AddrPort, err error) {
 			err = decodeAddr(value, &remote)
 		case fieldID:
 			info.ID = string(value)
+		case fieldListener:
+			info.Listener = string(value)
+		case fieldState:
+			info.State = bytes.Clone(value)
 		}
 		if err != nil {
 			return info, local, remote, fmt.Errorf("field %d of the info: %w", field, err)

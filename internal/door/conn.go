@@ -356,7 +356,7 @@ const (
 
 // info is what a taker is told of the connection.
 func (c *conn) info() usher.Info {
-	info := usher.Info{ID: c.name(), Route: c.route.name}
+	info := usher.Info{ID: c.name(), Route: c.route.name, Listener: c.settings.Name}
 	if c.seen.Protocol == sniff.ProtocolTLS {
 		info.ServerName, info.ALPN = c.seen.Host, c.seen.ALPN[:min(len(c.seen.ALPN), maxALPN)]
 	} else {
