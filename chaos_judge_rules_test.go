@@ -21,6 +21,9 @@ func TestChaosJudge(t *testing.T) {
 	}
 	served := func(by int) chaosClient { return chaosClient{began: 5, ended: 90, reply: replyWhole, servedBy: by} }
 	ended := func(at int64) chaosClient { return chaosClient{began: 5, ended: at} }
+	// What comes before a connection is back, and what may come after.
+	const hadBack = "0 10 accept 0 0 0, 0 11 offer 1 1 1, 3 12 claim 0 1 100, 0 13 handed 1 1 0, 3 14 back 0 0 0, "
+	const onward = "0 21 offer 1001 0 1001, 1 22 claim 0 1001 100, 0 23 handed 1001 0 0, "
 	tests := []struct {
 		name   string
 		client chaosClient
@@ -79,6 +82,33 @@ func TestChaosJudge(t *testing.T) {
 		{"failed by who had it", ended(60), "0 10 accept 0 0 0, 0 11 offer 1 0 1, 1 12 claim 0 1 100, 0 13 handed 1 0 0, 1 20 failed 0 0 0", "failed on it"},
 		{"a strange answer", chaosClient{began: 5, ended: 60, reply: replyWrong}, "0 10 accept 0 0 0, 0 11 offer 1 0 1, 2 12 claim 0 1 100, 0 13 handed 1 0 0", "no answer to it"},
 		{"part of an answer from nobody", chaosClient{began: 5, ended: 60, reply: replyPart}, "5 10 accept 0 0 0", "part of an answer"},
+
+		{"handed back, and on to another", served(1), hadBack + "0 16 came 1 103 0, 3 17 gone 0 0 0, 0 18 passed 1 103 0, " + onward + "1 80 done 0 0 0", ""},
+		{"handed back before the giver knew that it was handed over", served(1),
+			"0 10 accept 0 0 0, 0 11 offer 1 1 1, 3 12 claim 0 1 100, 3 14 back 0 0 0, 0 16 came 1 103 0, 0 17 handed 1 1 0, 3 17 gone 0 0 0, 0 18 passed 1 103 0, " + onward + "1 80 done 0 0 0", ""},
+		{"handed back and served by the giver", served(0), hadBack + "3 15 gone 0 0 0, 0 16 came 1 103 0, 0 18 passed 1 103 0, 0 20 reclaim 0 0 0, 0 80 done 0 0 0", ""},
+		{"not taken back", served(3), hadBack + "3 15 stayed 0 0 0, 3 80 done 0 0 0, 0 81 report 1 103 9", ""},
+		{"lost with a giver that had it back, and had not logged that", ended(60),
+			"5 10 accept 0 0 0, 5 11 offer 1 1 1, 3 12 claim 0 1 105, 5 13 handed 1 1 0, 3 14 back 0 0 0, 3 15 gone 0 0 0", ""},
+		{"lost with a taker that handed it back", ended(60),
+			"0 10 accept 0 0 0, 0 11 offer 1 1 1, 4 12 claim 0 1 100, 0 13 handed 1 1 0, 4 14 back 0 0 0", ""},
+
+		{"handed back to a giver that lives, and lost", ended(60), hadBack + "3 15 gone 0 0 0", "which was not killed and has not got it"},
+		{"handed back for ever", served(3), hadBack + "3 80 done 0 0 0", "HandBack has not returned"},
+		{"handed back, and served all the same", served(3), hadBack + "3 15 gone 0 0 0, 3 80 done 0 0 0, 0 81 report 1 103 9", "OWNED TWICE: taker 3 (pid 103, endpoint 1) has answered, and had handed it back"},
+		{"served, and handed back", served(3), "0 10 accept 0 0 0, 0 11 offer 1 1 1, 3 12 claim 0 1 100, 0 13 handed 1 1 0, 3 13 done 0 0 0, 3 14 back 0 0 0, 0 16 came 1 103 0", "has answered it, and handed it back"},
+		{"not taken back, and it came", served(0), hadBack + "3 15 stayed 0 0 0, 0 16 came 1 103 0", "OWNED TWICE: HandBack told the taker that it has not gone back, and it came"},
+		{"it came, and was not taken back", served(0), hadBack + "0 16 came 1 103 0, 3 17 stayed 0 0 0", "OWNED TWICE: it came back, and HandBack told the taker"},
+		{"it came, and Handoff says that it never went", served(0),
+			"0 10 accept 0 0 0, 0 11 offer 1 1 1, 3 12 claim 0 1 100, 3 14 back 0 0 0, 0 16 came 1 103 0, 0 17 kept 1 1 0", "OWNED TWICE: a taker has claimed it, and Handoff"},
+		{"it came twice", served(0), hadBack + "0 16 came 1 103 0, 0 17 came 1 103 0", "OWNED TWICE: it came back to giver 0"},
+		{"it came from nobody", served(0), "0 10 accept 0 0 0, 0 16 came 1 103 0", "nobody has handed it back"},
+		{"it came from another", served(0), hadBack + "0 16 came 1 104 0", "it came back from process 104"},
+		{"it came to another", served(0), hadBack + "5 16 came 1 103 0", "and back to giver 5"},
+		{"handed back by another", served(3), "0 10 accept 0 0 0, 0 11 offer 1 1 1, 3 12 claim 0 1 100, 0 13 handed 1 1 0, 1 14 back 0 0 0", "has not claimed it"},
+		{"handed back and not reported", served(1), hadBack + "3 15 gone 0 0 0, 0 16 came 1 103 0, " + onward + "1 80 done 0 0 0", "has not reported that"},
+		{"reported as handed back, and it never was", served(3),
+			"0 10 accept 0 0 0, 0 11 offer 1 1 1, 3 12 claim 0 1 100, 0 13 handed 1 1 0, 0 18 passed 1 103 0", "nobody has"},
 
 		{"lost by a taker that lived", ended(60), "0 10 accept 0 0 0, 0 11 offer 1 0 1, 1 12 claim 0 1 100, 0 13 handed 1 0 0", "was not killed"},
 		{"lost by a giver that lived", ended(60), "0 10 accept 0 0 0, 0 11 offer 1 0 1, 0 12 kept 1 0 0", "the connection was with giver 0"},

@@ -22,6 +22,8 @@ import (
 //     made of it, after that, and not if the giver says that it kept it, or reclaimed it.
 //   - Its end is reported by the taker that claimed it, once at most; and once if the giver wants that from the
 //     endpoint, the taker has answered, and neither was killed.
+//   - Its taker may hand it back, once. Then it has come back to the giver that it came from if HandBack said so, and not if that
+//     said no; it is reported so; and all of this begins anew.
 //   - Who claimed or reclaimed it and lives, or ended in order, has answered it, and the client has the
 //     whole answer from that process and no other.
 //   - A client that has no answer lost its connection to the death of one process, which was killed while
@@ -49,6 +51,8 @@ type chaosSummary struct {
 	unloggedByTaker, unloggedGiver int // of those, not logged by the owner
 
 	offers, tried, kept, renewed int
+	backs, gone, came, stayed    int
+	unloggedBack                 int // died with a giver that had not logged that it had come back
 	reports                      int
 	lateness                     []int          // of Handoff that returned past its deadline, in microseconds
 	reasons                      map[string]int // the ends of errors: of those kept, and of refused channels
@@ -67,6 +71,8 @@ func (s *chaosSummary) String() string {
 		s.diedWithTaker, s.unloggedByTaker, s.diedWithGiver, s.unloggedGiver)
 	fmt.Fprintf(&b, "%d offers, %d of them by TryHandoff, %d kept, %d made anew; %d ends reported; Handoff returned past its deadline %d times, by %v, at most %v\n",
 		s.offers, s.tried, s.kept, s.renewed, s.reports, len(s.lateness), median, worst)
+	fmt.Fprintf(&b, "handed back: %d tried, %d gone, %d came, %d stayed; %d of them died with a killed giver before it had logged them\n",
+		s.backs, s.gone, s.came, s.stayed, s.unloggedBack)
 	for _, r := range slices.Sorted(maps.Keys(s.reasons)) {
 		fmt.Fprintf(&b, "  %d %s\n", s.reasons[r], r)
 	}
@@ -92,6 +98,16 @@ type chaosCase struct {
 	after  *chaosEvent // handed or kept, of the last offer
 	done   *chaosEvent
 	report *chaosEvent
+
+	back      *chaosEvent // the taker hands it back
+	backAfter *chaosEvent // gone or stayed
+	passed    *chaosEvent // the report of that
+	before    *chaosCase  // what was until it came back
+}
+
+// isOnItsWayBack says whether it may be the giver's, though that has not logged it.
+func (k *chaosCase) isOnItsWayBack() bool {
+	return k.back != nil && (k.backAfter == nil || k.backAfter.what == chaosGone)
 }
 
 func (h *chaosHistory) judge() (*chaosSummary, []chaosProblem) {
@@ -130,7 +146,7 @@ func (h *chaosHistory) judge() (*chaosSummary, []chaosProblem) {
 }
 
 func (s *chaosSummary) count(e chaosEvent) {
-	if (e.what == chaosHanded || e.what == chaosKept) && e.c > 0 {
+	if (e.what == chaosHanded || e.what == chaosKept || e.what == chaosGone || e.what == chaosStayed) && e.c > 0 {
 		s.lateness = append(s.lateness, e.c)
 	}
 	switch e.what {
@@ -140,6 +156,15 @@ func (s *chaosSummary) count(e chaosEvent) {
 		s.tried++
 	case chaosRenewed:
 		s.renewed++
+	case chaosBack:
+		s.backs++
+	case chaosGone:
+		s.gone++
+	case chaosCame:
+		s.came++
+	case chaosStayed:
+		s.stayed++
+		s.reasons[e.what+": "+lastWords(e.text)]++
 	case chaosReport:
 		s.reports++
 	case chaosKept:
@@ -167,30 +192,46 @@ func (h *chaosHistory) open(c *chaosClient) (*chaosCase, error) {
 			return nil, err
 		}
 	}
+	if k.before != nil {
+		if err := h.checkClaim(k.before); err != nil {
+			return nil, err
+		}
+	}
+	return k, h.checkClaim(k)
+}
+
+// checkClaim checks what can only be known when all is known, of a connection until it came back, or since.
+func (h *chaosHistory) checkClaim(k *chaosCase) error {
 	if k.claim != nil && k.own != nil {
-		return nil, fmt.Errorf("%w: a taker has claimed it, and the giver has reclaimed it", errOwnedTwice)
+		return fmt.Errorf("%w: a taker has claimed it, and the giver has reclaimed it", errOwnedTwice)
 	}
 	if k.claim == nil && k.report != nil {
-		return nil, errors.New("its end was reported, and nobody has claimed it")
+		return errors.New("its end was reported, and nobody has claimed it")
 	}
 	if k.claim == nil {
-		return k, nil
+		return nil
 	}
-	switch taker := h.lives[k.claim.serial]; {
+	taker := h.lives[k.claim.serial]
+	switch {
 	case k.offer == nil:
-		return nil, errors.New("it was claimed and never offered")
+		return errors.New("it was claimed and never offered")
 	case k.after != nil && k.after.what == chaosKept:
-		return nil, fmt.Errorf("%w: a taker has claimed it, and Handoff told the giver that it has not", errOwnedTwice)
+		return fmt.Errorf("%w: a taker has claimed it, and Handoff told the giver that it has not", errOwnedTwice)
 	case taker.endpoint != k.offer.b, k.claim.at < k.offer.at, k.claim.b != k.offer.c:
-		return nil, fmt.Errorf("%w: a taker has claimed an offer that was withdrawn", errOwnedTwice)
+		return fmt.Errorf("%w: a taker has claimed an offer that was withdrawn", errOwnedTwice)
 	case k.claim.c != k.giver.pid:
-		return nil, fmt.Errorf("the taker knows process %d as its giver; it was %s", k.claim.c, k.giver)
-	case k.report != nil && (k.report.b != taker.pid || k.report.a != taker.endpoint || k.report.at < k.claim.at || k.report.c == 0):
-		return nil, fmt.Errorf("the report of its end is not that of %s: process %d at endpoint %d, %d bytes", taker, k.report.b, k.report.a, k.report.c)
+		return fmt.Errorf("the taker knows process %d as its giver; it was %s", k.claim.c, k.giver)
 	case k.after == nil && !k.giver.killed:
-		return nil, errors.New("it was claimed, and Handoff has not returned")
+		return errors.New("it was claimed, and Handoff has not returned")
+	case k.back != nil && k.backAfter == nil && !taker.killed:
+		return errors.New("it was handed back, and HandBack has not returned")
 	}
-	return k, nil
+	for _, r := range []*chaosEvent{k.report, k.passed} {
+		if r != nil && (r.b != taker.pid || r.a != taker.endpoint || r.at < k.claim.at || r.c == 0 && r == k.report) {
+			return fmt.Errorf("the report of its end is not that of %s: process %d at endpoint %d, %d bytes", taker, r.b, r.a, r.c)
+		}
+	}
+	return nil
 }
 
 // follow takes in the next event.
@@ -206,6 +247,10 @@ func (h *chaosHistory) follow(k *chaosCase, e *chaosEvent) error {
 	case chaosOffer:
 		k.offer, k.after = e, nil
 	case chaosHanded, chaosKept:
+		if k.before != nil && k.before.offer.a == e.a { // its taker was quicker to hand it back
+			k.before.after = e
+			break
+		}
 		if k.offer == nil || k.offer.a != e.a {
 			return errors.New("an outcome without an offer")
 		}
@@ -219,6 +264,34 @@ func (h *chaosHistory) follow(k *chaosCase, e *chaosEvent) error {
 		}
 	case chaosDone:
 		again, k.done = k.done, e
+	case chaosBack:
+		if k.claim == nil || k.claim.serial != e.serial {
+			return fmt.Errorf("%s hands it back, and has not claimed it", life)
+		}
+		again, k.back = k.back, e
+	case chaosGone, chaosStayed:
+		j := k
+		if k.before != nil {
+			j = k.before
+		}
+		if j.back == nil || j.back.serial != e.serial {
+			return errors.New("an outcome without an attempt to hand it back")
+		}
+		if j == k.before && e.what == chaosStayed {
+			return fmt.Errorf("%w: it came back, and HandBack told the taker that it has not", errOwnedTwice)
+		}
+		again, j.backAfter = j.backAfter, e
+	case chaosCame:
+		return h.comeBack(k, e)
+	case chaosPassed:
+		j := k
+		if k.before != nil {
+			j = k.before
+		}
+		if j.back == nil {
+			return errors.New("it was reported as handed back, and nobody has")
+		}
+		again, j.passed = j.passed, e
 	case chaosReport:
 		if k.report != nil {
 			return errors.New("its end was reported twice")
@@ -233,6 +306,26 @@ func (h *chaosHistory) follow(k *chaosCase, e *chaosEvent) error {
 	if life.isGiver() && k.giver != life {
 		return fmt.Errorf("%s has not accepted it: %s", life, e.what)
 	}
+	return nil
+}
+
+// comeBack begins anew with a connection that the giver has claimed from its taker.
+func (h *chaosHistory) comeBack(k *chaosCase, e *chaosEvent) error {
+	life := &h.lives[e.serial]
+	switch {
+	case k.back == nil:
+		return fmt.Errorf("%w: it came back to %s, and nobody has handed it back", errOwnedTwice, life)
+	case k.backAfter != nil && k.backAfter.what == chaosStayed:
+		return fmt.Errorf("%w: HandBack told the taker that it has not gone back, and it came", errOwnedTwice)
+	case k.giver != life:
+		return fmt.Errorf("it came from %s, and back to %s", k.giver, life)
+	case e.b != h.lives[k.claim.serial].pid:
+		return fmt.Errorf("it came back from process %d, and was with %s", e.b, h.lives[k.claim.serial])
+	case k.done != nil:
+		return fmt.Errorf("%w: %s has answered it, and handed it back", errOwnedTwice, h.lives[k.done.serial])
+	}
+	before := *k
+	*k = chaosCase{client: k.client, giver: life, before: &before}
 	return nil
 }
 
@@ -279,6 +372,14 @@ func (h *chaosHistory) judgeServed(k *chaosCase, owner *chaosLife, s *chaosSumma
 	if k.done == nil && !by.killed {
 		return fmt.Errorf("%s has answered, and has not come to the end of it", by)
 	}
+	if k.isOnItsWayBack() {
+		return fmt.Errorf("%w: %s has answered, and had handed it back", errOwnedTwice, by)
+	}
+	if j := k.before; j != nil {
+		if taker := h.lives[j.claim.serial]; chaosReports(taker.endpoint) && j.passed == nil && !taker.killed && !k.giver.killed {
+			return fmt.Errorf("%s has handed it back, and has not reported that", taker)
+		}
+	}
 	if by.isGiver() {
 		s.byGiver++
 		return nil
@@ -295,6 +396,15 @@ func (h *chaosHistory) judgeServed(k *chaosCase, owner *chaosLife, s *chaosSumma
 
 // blame is for a connection that was lost by an owner that had logged it.
 func (h *chaosHistory) blame(k *chaosCase, owner *chaosLife, s *chaosSummary) error {
+	gone := k.backAfter != nil && k.backAfter.what == chaosGone
+	if k.isOnItsWayBack() && (gone || !owner.killed || owner.killedAt > k.client.ended) {
+		if g := k.giver; !g.killed || g.killedAt > k.client.ended || g.endedAt < k.back.at {
+			return fmt.Errorf("it was handed back to %s, which was not killed and has not got it", g)
+		}
+		s.diedWithGiver++
+		s.unloggedBack++
+		return nil
+	}
 	if !owner.killed {
 		return fmt.Errorf("the client got no answer from %s, which was not killed", owner)
 	}

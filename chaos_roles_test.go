@@ -44,6 +44,11 @@ const (
 	chaosClaim   = "claim"   // taker: Accept has returned it: a is which goroutine called, b the giver's c, c the giver's pid
 	chaosDone    = "done"    // either: it has answered and closed
 	chaosFailed  = "failed"  // either: it could not
+	chaosBack    = "back"    // taker: it calls HandBack
+	chaosGone    = "gone"    // taker: HandBack said that the giver has claimed it: c is microseconds past the deadline
+	chaosStayed  = "stayed"  // taker: HandBack said that it has not, and why; c as before
+	chaosCame    = "came"    // giver: it has come back: a is the endpoint, b the taker's pid
+	chaosPassed  = "passed"  // giver: a taker has reported that it has handed it back: a, b and c as for a report
 	chaosRefused = "refused" // taker: what its listener's Refused was told, of no certain connection
 )
 
@@ -96,6 +101,8 @@ type chaosRole struct {
 	seed     uint64
 	handlers sync.WaitGroup
 	limit    syscall.Rlimit
+
+	wayBack sync.Map // of a taker: the givers, by pid, that it has handed a connection back to
 }
 
 // newChaosRole takes the arguments that both have, and returns the rest.
@@ -271,11 +278,63 @@ func (r *chaosRole) acceptAll(l *usher.Listener, acceptor int) {
 		id, _ := strconv.Atoi(c.Info().Host)
 		made, _ := strconv.Atoi(c.Info().Path)
 		r.log.add(chaosClaim, id, acceptor, made, c.Giver().PID, nil)
-		r.handlers.Go(func() { r.answer(c, id) })
+		back, patience := r.choosesBack(rng, c)
+		choices := chaosRand(r.seed, chaosTakerChoices, -id)
+		r.handlers.Go(func() {
+			if back {
+				if c, err = r.handBack(choices, c, id, patience); err != nil {
+					r.log.add(chaosFailed, id, 0, 0, 0, err)
+				}
+			}
+			if c != nil {
+				r.answer(c, id)
+			}
+		})
 		if rng.IntN(64) == 0 { // busy: offers wait, some longer than their contexts
 			time.Sleep(time.Duration(rng.Int64N(int64(60 * time.Millisecond))))
 		}
 	}
+}
+
+// choosesBack says whether a connection is to go back: the first from each giver, so that each channel has a way back before
+// the faults, and some of those that come later, each once.
+func (r *chaosRole) choosesBack(rng *rand.Rand, c *usher.Conn) (back bool, patience time.Duration) {
+	chosen := rng.IntN(4) == 0
+	patience = time.Duration(rng.Int64N(int64(100 * time.Millisecond)))
+	if !c.Returnable() || c.Info().Route == chaosAgain {
+		return false, 0
+	}
+	if _, has := r.wayBack.LoadOrStore(c.Giver().PID, true); !has {
+		return true, chaosPatience
+	}
+	return chosen, patience
+}
+
+// chaosAgain is the route of a connection that has been back.
+const chaosAgain = "again"
+
+// handBack hands a connection of which some was read back, or returns it.
+func (r *chaosRole) handBack(rng *rand.Rand, c *usher.Conn, id int, patience time.Duration) (*usher.Conn, error) {
+	unused, err := chaosFirstBytes(rng, c)
+	if err != nil {
+		return nil, err
+	}
+	o, err := usher.NewOffer(c, unused, c.Info())
+	if err != nil {
+		return nil, err
+	}
+	r.log.add(chaosBack, id, 0, 0, 0, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	deadline := time.Now().Add(patience)
+	err = o.HandBack(ctx)
+	late := int(max(0, time.Since(deadline)).Microseconds())
+	if err == nil {
+		r.log.add(chaosGone, id, 0, 0, late, nil)
+		return nil, nil
+	}
+	r.log.add(chaosStayed, id, 0, 0, late, err)
+	return o.Reclaim()
 }
 
 // chaosGiver accepts connections and hands each to one of its targets.
@@ -284,6 +343,8 @@ type chaosGiver struct {
 	targets []atomic.Pointer[usher.Target] // nil until it was dialed
 	l       net.Listener
 	closing chan struct{}
+
+	returned sync.WaitGroup // handlers of what came back
 }
 
 // playChaosGiver gives what comes to the listener that it has inherited to the endpoints args[3:].
@@ -312,7 +373,9 @@ func playChaosGiver(args []string) error {
 	g.acceptAll()
 	r.handlers.Wait()
 	dialers.Wait()
-	return g.shutDownTargets()
+	err = g.shutDownTargets()
+	g.returned.Wait()
+	return err
 }
 
 // shutDownTargets waits for what takers have to report yet.
@@ -335,16 +398,33 @@ func chaosReports(endpoint int) bool { return endpoint%2 == 1 }
 // chaosPatient says whether givers let the takers at an endpoint tell late.
 func chaosPatient(endpoint int) bool { return endpoint/2%2 == 1 }
 
+// chaosReturns says whether givers take connections back from the takers at an endpoint.
+func chaosReturns(endpoint int) bool { return endpoint != 0 }
+
 func (g *chaosGiver) dialer(i int) *usher.Dialer {
 	d := &usher.Dialer{Patient: chaosPatient(i)}
 	if chaosReports(i) {
 		d.Ended = func(r usher.Report) {
 			id, _ := strconv.Atoi(r.Info.Host)
-			g.log.add(chaosReport, id, i, r.Taker.PID, int(r.Received), nil)
+			what := chaosReport
+			if r.HandedOn {
+				what = chaosPassed
+			}
+			g.log.add(what, id, i, r.Taker.PID, int(r.Received), nil)
+		}
+	}
+	if chaosReturns(i) {
+		d.Returned = func(c *usher.Conn) {
+			id, _ := strconv.Atoi(c.Info().Host)
+			g.log.add(chaosCame, id, i, c.Giver().PID, 0, nil)
+			g.returned.Go(func() { g.give(c, id, chaosAgain, chaosSecond) })
 		}
 	}
 	return d
 }
+
+// chaosSecond is from where the offers of a connection that has been back are counted.
+const chaosSecond = 1000
 
 // dial goes on until somebody listens at the endpoint. Later the target connects anew by itself.
 func (g *chaosGiver) dial(i int, endpoint string) {
@@ -378,34 +458,35 @@ func (g *chaosGiver) acceptAll() {
 		}
 		id := chaosID(c.RemoteAddr())
 		g.log.add(chaosAccept, id, 0, 0, 0, nil)
-		g.handlers.Go(func() { g.give(c, id) })
+		g.handlers.Go(func() { g.give(c, id, "", 0) })
 	}
 }
 
-// give hands a connection to one taker or another, or answers it itself when none will have it.
-func (g *chaosGiver) give(c net.Conn, id int) {
-	rng := chaosRand(g.seed, chaosGiverChoices, id)
+// give hands a connection to one taker or another, or answers it itself when none will have it. Its offers are counted
+// from count on.
+func (g *chaosGiver) give(c net.Conn, id int, route string, count int) {
+	rng := chaosRand(g.seed, chaosGiverChoices, id+count<<24)
 	prefix, err := chaosFirstBytes(rng, c)
 	if err != nil {
 		g.log.add(chaosFailed, id, 0, 0, 0, err)
 		c.Close()
 		return
 	}
-	made := 1
-	o, err := g.newOffer(c, prefix, id, made)
+	made := count + 1
+	o, err := g.newOffer(c, prefix, id, route, made)
 	if err != nil {
 		g.log.add(chaosFailed, id, 0, 0, 0, err)
 		c.Close()
 		return
 	}
 	giveUp := time.Now().Add(50*time.Millisecond + time.Duration(rng.Int64N(int64(time.Second))))
-	for try := 1; time.Now().Before(giveUp); try++ {
+	for try := count + 1; time.Now().Before(giveUp); try++ {
 		if g.tryOne(rng, o, id, try, made) {
 			return
 		}
 		if rng.IntN(4) == 0 {
 			made = try + 1
-			if o, err = g.renew(o, id, made); err != nil {
+			if o, err = g.renew(o, id, route, made); err != nil {
 				g.log.add(chaosFailed, id, made, 0, 0, err)
 				return
 			}
@@ -438,17 +519,17 @@ func chaosFirstBytes(rng *rand.Rand, c net.Conn) ([]byte, error) {
 	return b[:n:n], err
 }
 
-func (g *chaosGiver) newOffer(c net.Conn, prefix []byte, id, made int) (*usher.Offer, error) {
-	return usher.NewOffer(c, prefix, usher.Info{Host: strconv.Itoa(id), Path: strconv.Itoa(made)})
+func (g *chaosGiver) newOffer(c net.Conn, prefix []byte, id int, route string, made int) (*usher.Offer, error) {
+	return usher.NewOffer(c, prefix, usher.Info{Host: strconv.Itoa(id), Route: route, Path: strconv.Itoa(made)})
 }
 
 // renew takes a connection back and makes another offer of it, of what is left of the prefix too.
-func (g *chaosGiver) renew(o *usher.Offer, id, made int) (*usher.Offer, error) {
+func (g *chaosGiver) renew(o *usher.Offer, id int, route string, made int) (*usher.Offer, error) {
 	c, err := o.Reclaim()
 	if err != nil {
 		return nil, err
 	}
-	if o, err = g.newOffer(c, nil, id, made); err == nil {
+	if o, err = g.newOffer(c, nil, id, route, made); err == nil {
 		g.log.add(chaosRenewed, id, made, 0, 0, nil)
 	}
 	return o, err

@@ -67,6 +67,14 @@ func (c *Conn) Info() Info { return c.info }
 // was made. It is the zero Peer for a connection from [Offer.Reclaim].
 func (c *Conn) Giver() ipc.Peer { return c.giver }
 
+// Returnable says whether the connection's giver takes it back ([Offer.HandBack]): it was handed over by one that does ([Dialer.Returned]),
+// and that channel lives. It is a hint: the giver may be gone the next moment. It says nothing of a connection that is closed, or
+// on offer.
+func (c *Conn) Returnable() bool {
+	y := c.tally.Load()
+	return y != nil && y.from.takesBack()
+}
+
 // Read reads what is left of the prefix, whatever the deadline, then from the connection.
 func (c *Conn) Read(b []byte) (int, error) {
 	if c.closed.Load() { // also for what is left of the prefix

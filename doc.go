@@ -54,6 +54,21 @@
 // A giver that wants to know when a connection has ended that it handed over, after how long and how many
 // bytes, sets [Dialer.Ended]. The taker's [Conn] counts, and reports when it is closed.
 //
+// # Back to the giver
+//
+// A taker can hand a connection back to the giver that it came from, if that wants it ([Dialer.Returned]): [Offer.HandBack]. The promise
+// holds for that as for any handover.
+//
+//	o, err := usher.NewOffer(conn, unused, conn.Info()) // unused: what was read from conn, and is for whoever serves it next
+//	err = o.HandBack(ctx)
+//
+// A giver that ends while its connections live can leave its channels to a successor, for what takers report and hand back:
+// [Target.Detach] and [Dialer.Attach].
+//
+// # Channels
+//
+// Two processes that have an [ipc.Conn] between them need no endpoint: [ListenConfig.ListenOn] and [Dialer.DialOn].
+//
 // # Endpoints, security, systems
 //
 // Endpoints are those of package ipc, and so is who is admitted. Linux, macOS, FreeBSD, OpenBSD,

@@ -200,3 +200,75 @@ func pipe() (client, server *net.TCPConn) {
 	}
 	return c.(*net.TCPConn), s.(*net.TCPConn)
 }
+
+// A backend reads a request that is for another, and gives the connection back to the door, which hands it on, or serves it.
+func ExampleOffer_HandBack() {
+	endpoint, remove := exampleEndpoint()
+	defer remove()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+
+	// The taker.
+	l, err := usher.Listen(endpoint)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		accepted, err := l.Accept()
+		if err != nil {
+			return
+		}
+		conn := accepted.(*usher.Conn)
+		request := make([]byte, 512)
+		n, _ := conn.Read(request)
+		offer, err := usher.NewOffer(conn, request[:n], conn.Info())
+		if err != nil {
+			conn.Close()
+			return
+		}
+		if err := offer.HandBack(ctx); err != nil {
+			if mine, err := offer.Reclaim(); err == nil {
+				mine.Close() // or make do with it
+			}
+		}
+	}()
+
+	// The giver.
+	returned := make(chan *usher.Conn, 1)
+	dialer := usher.Dialer{Returned: func(c *usher.Conn) { returned <- c }}
+	target, err := dialer.Dial(ctx, endpoint)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer target.Close()
+	door, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer door.Close()
+	client, err := net.Dial("tcp", door.Addr().String())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	io.WriteString(client, "a request for somebody else")
+	conn, err := door.Accept()
+	if err != nil {
+		log.Fatal(err)
+	}
+	offer, err := usher.NewOffer(conn, nil, usher.Info{ID: "connection 1"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := target.Handoff(ctx, offer); err != nil {
+		log.Fatal(err)
+	}
+
+	back := <-returned
+	defer back.Close()
+	request := make([]byte, 512)
+	n, _ := back.Read(request)
+	fmt.Printf("%s is back, with %q\n", back.Info().ID, request[:n])
+	// Output: connection 1 is back, with "a request for somebody else"
+}

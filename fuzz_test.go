@@ -2,6 +2,7 @@ package usher
 
 import (
 	"bytes"
+	"math"
 	"net/netip"
 	"reflect"
 	"testing"
@@ -11,7 +12,7 @@ import (
 // was read.
 func FuzzParseMessage(f *testing.F) {
 	f.Add(appendHello(nil, MaxOpen, 0))
-	f.Add(appendHello(nil, 0, flagReports|flagPatient))
+	f.Add(appendHello(nil, 0, flagReports|flagPatient|flagReturns))
 	f.Add(appendOffer(nil, ticket{slot: 3, generation: 7}, []byte{fieldHost, 1, 0, 'h'}, []byte("prefix")))
 	f.Add(appendAnswer(appendAnswer(appendAnswersHead(nil), answer{verb: verbClaimed}),
 		answer{ticket: ticket{slot: 63, generation: maxGeneration}, verb: verbDeclined, reason: reasonFull}))
@@ -19,6 +20,7 @@ func FuzzParseMessage(f *testing.F) {
 	f.Add(appendLeaving(nil, reasonProtocol, "why"))
 	f.Add(appendReplace(nil))
 	f.Add(appendDone(nil))
+	f.Add(appendBack(nil))
 	f.Add(appendReport(appendReport(appendEndedHead(nil, 3), wireReport{info: []byte{fieldID, 1, 0, 'x'}, received: 1, sent: 2, duration: 3}),
 		wireReport{handedOn: true, received: unknown, sent: unknown}))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -56,6 +58,8 @@ func FuzzParseMessage(f *testing.F) {
 			}
 		case msgDone:
 			again = appendDone(nil)
+		case msgBack:
+			again = appendBack(nil)
 		}
 		if !bytes.Equal(again, b) {
 			t.Fatalf("read % x, wrote % x", b, again)
@@ -77,6 +81,12 @@ func FuzzDecodeInfo(f *testing.F) {
 		if err != nil || len(b) > maxInfo {
 			return
 		}
+		reported, _, _, err := decodeInfo(reportedInfo(b))
+		expected := info
+		expected.State = nil
+		if err != nil || !reflect.DeepEqual(reported, expected) {
+			t.Fatalf("reported of %+v would be %+v, %v", info, reported, err)
+		}
 		again, err := encodeInfo(&info, local, remote)
 		if err != nil {
 			t.Fatal(err)
@@ -92,6 +102,21 @@ func FuzzDecodeInfo(f *testing.F) {
 		}
 		if !reflect.DeepEqual(info, info2) || local.Port() != local2.Port() || remote.Port() != remote2.Port() {
 			t.Fatalf("%+v %v %v became %+v %v %v", info, local, remote, info2, local2, remote2)
+		}
+	})
+}
+
+// FuzzGivingState reads what a predecessor may send. What parses must be written as it was read.
+func FuzzGivingState(f *testing.F) {
+	f.Add(givingState{owed: 1}.append(nil))
+	f.Add(givingState{patient: true, returns: true, parted: true, saidDone: true, owed: math.MaxInt64}.append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := parseGivingState(b)
+		if err != nil {
+			return
+		}
+		if again := s.append(nil); !bytes.Equal(again, b) || s.owed <= 0 {
+			t.Fatalf("read % x as %+v, wrote % x", b, s, again)
 		}
 	})
 }

@@ -24,28 +24,42 @@ type giving struct {
 	window  int
 	reports bool // the taker reports the ends of connections
 	patient bool // its answers may be late
+	returns bool // it may hand connections back
 	hooks   hooks
 
 	free chan uint8 // the slots that no offer has; holding one is leave to make an offer
 	out  chan *slot // offers to be sent, at most one a slot
 
-	ended  chan struct{} // closed when no more offers can be made
-	err    error         // why; read it after ended
-	stays  bool          // the channel stays for reports, some of which are owed; read it after ended
-	gone   chan struct{} // closed when nothing more is read
-	parted bool          // the taker has said that it leaves; of the reading goroutine
+	ended chan struct{} // closed when no more offers can be made
+	err   error         // why; read it after ended
+	stays bool          // the channel stays for reports, some of which are owed; read it after ended
+	wrote chan struct{} // closed when nothing more is written
+	gone  chan struct{} // closed when nothing more is read
+
+	// Of the goroutine that writes; read it after wrote.
+	saidDone bool
+
+	// Of the goroutine that reads; read them after gone.
+	parted bool // the taker has said that it leaves
+	paused bool // the channel is whole, and left to another process
 
 	sendMu sync.Mutex // held while an offer is sent
 	buf    []byte     // for it
 
 	mu      sync.Mutex
 	isEnded bool
+	back    *Listener // for what the taker hands back; nil until it wants to
+	dropped bool      // it may not any more: the target is closed
 	slots   [MaxOpen]slot
-	owed    int64       // connections that the taker has claimed and not reported
-	decided []decision  // to be told
-	spare   []decision  // memory for the next
-	late    *time.Timer // withdraws what TryHandoff has offered and nobody has claimed in time; nil until needed
-	due     time.Time   // when it goes off; zero if it is not set
+	awaited int             // offers without an outcome
+	closing bool            // no more are made
+	settled chan struct{}   // closed when awaited is 0; nil if nobody waits for that
+	pause   context.Context // reading ends as soon as it can, before this does; nil until then
+	owed    int64           // connections that the taker has claimed and not reported
+	decided []decision      // to be told
+	spare   []decision      // memory for the next
+	late    *time.Timer     // withdraws what TryHandoff has offered and nobody has claimed in time; nil until needed
+	due     time.Time       // when it goes off; zero if it is not set
 }
 
 // decision is an outcome of which a function is to be told. That is done when giving.mu is not held any more.
@@ -56,12 +70,14 @@ type decision struct {
 	err  error
 }
 
-// hooks are what a Target wants to be told, either of which may be nil, and how.
+// hooks are what a Target wants to be told, any of which may be nil, and how.
 type hooks struct {
-	addr    addr // of the target
-	patient bool
-	ended   func(Report)
-	lost    func(taker ipc.Peer, why error) // called in a goroutine of its own
+	addr     addr // of the target
+	patient  bool
+	ended    func(Report)
+	returned func(*Conn)                     // called in a goroutine of its own
+	calls    *sync.WaitGroup                 // of it, and who makes them
+	lost     func(taker ipc.Peer, why error) // so is this
 }
 
 // slot is what the giver knows of a slot. giving.mu guards it.
@@ -131,9 +147,12 @@ func newGiving(ctx context.Context, c *ipc.Conn, h hooks) (_ *giving, err error)
 	}
 	g := &giving{
 		c: c, page: page, taker: taker, window: hello.window, hooks: h,
-		reports: h.flags()&hello.flags&flagReports != 0, patient: h.flags()&hello.flags&flagPatient != 0,
-		free: make(chan uint8, MaxOpen), out: make(chan *slot, MaxOpen), ended: make(chan struct{}), gone: make(chan struct{}),
+		free: make(chan uint8, MaxOpen), out: make(chan *slot, MaxOpen),
+		ended: make(chan struct{}), wrote: make(chan struct{}), gone: make(chan struct{}),
 	}
+	flags := h.flags() & hello.flags
+	g.reports, g.patient = flags&flagReports != 0, flags&flagPatient != 0
+	g.returns = g.reports && flags&flagReturns != 0
 	for i := range hello.window {
 		g.slots[i] = slot{ticket: ticket{slot: uint8(i)}}
 		g.free <- uint8(i)
@@ -148,6 +167,9 @@ func (h *hooks) flags() uint32 {
 	flags := uint32(0)
 	if h.ended != nil {
 		flags |= flagReports
+	}
+	if h.returned != nil {
+		flags |= flagReports | flagReturns // the channel has to live for as long as a connection could come back
 	}
 	if h.patient {
 		flags |= flagPatient
@@ -239,6 +261,9 @@ func (g *giving) open(ctx context.Context, o *Offer) (*slot, error) {
 	if g.isEnded {
 		return nil, g.err
 	}
+	if g.closing {
+		return nil, errTargetShutDown
+	}
 	s := &g.slots[i]
 	if err := g.offerLocked(s, o); err != nil {
 		return nil, err
@@ -256,6 +281,7 @@ func (g *giving) offerLocked(s *slot, o *Offer) error {
 	}
 	at(stepOffer, after)
 	s.state, s.offer = slotQueued, o
+	g.awaited++
 	return nil
 }
 
@@ -284,7 +310,7 @@ func (g *giving) tryHandoff(o *Offer, within time.Duration) bool {
 	}
 	g.mu.Lock()
 	s := &g.slots[i]
-	if g.isEnded || g.offerLocked(s, o) != nil {
+	if g.isEnded || g.closing || g.offerLocked(s, o) != nil {
 		g.unlock()
 		return false
 	}
@@ -299,6 +325,8 @@ func (g *giving) tryHandoff(o *Offer, within time.Duration) bool {
 func (g *giving) takeBack(s *slot) {
 	claimed, spoilt := g.page.withdraw(s.ticket)
 	s.offer = nil
+	g.awaited--
+	g.checkSettled()
 	g.freeLocked(s)
 	if claimed { // it has torn the ticket, and cannot have the connection
 		spoilt = fmt.Errorf("%w: it claimed an offer that was never sent", ipc.ErrProtocol)
@@ -365,6 +393,8 @@ func (g *giving) unlock() {
 func (g *giving) decideLocked(s *slot, ago time.Duration, err error) {
 	o := s.offer
 	s.offer = nil
+	g.awaited--
+	g.checkSettled()
 	if o.done == nil {
 		o.outcome <- err
 		return
@@ -409,6 +439,7 @@ func (g *giving) freeLocked(s *slot) {
 
 // write sends the offers that are queued, and in the end, if the channel stays, that no more will come.
 func (g *giving) write() {
+	defer close(g.wrote)
 	for {
 		select {
 		case s := <-g.out:
@@ -416,9 +447,9 @@ func (g *giving) write() {
 			g.send(s, func(b []byte, c syscall.Conn) (bool, error) { return true, g.c.Send(b, c) })
 			g.sendMu.Unlock()
 		case <-g.ended:
-			if g.stays {
+			if g.stays && !g.saidDone {
 				g.sendMu.Lock() // after an offer that is being sent still
-				_ = g.c.Send(appendDone(nil))
+				g.saidDone = g.c.Send(appendDone(nil)) == nil
 				g.sendMu.Unlock()
 			}
 			return
@@ -510,13 +541,20 @@ func (g *giving) notSent(s *slot, t ticket, err error) bool {
 // read reads answers, and then, if the channel stays, reports, to the end of the channel.
 func (g *giving) read() {
 	defer close(g.gone)
-	defer g.c.Close()
 	for {
 		err := g.readOne()
-		if err != nil && !g.end(err) {
+		if err == nil {
+			continue
+		}
+		if g.paused, err = g.pauses(err); g.paused {
 			return
 		}
+		if err != nil && !g.end(err) {
+			break
+		}
 	}
+	g.c.Close()
+	g.endBack()
 }
 
 func (g *giving) readOne() error {
@@ -532,6 +570,8 @@ func (g *giving) readOne() error {
 	switch {
 	case msg.typ == msgEnded && g.reports:
 		return g.takeReports(msg)
+	case msg.typ == msgBack && g.returns:
+		return g.beGivenBack(m)
 	case (msg.typ == msgAnswers && !g.patient || msg.typ == msgLate && g.patient) && !g.parted:
 		return g.take(msg.answers)
 	case msg.typ == msgLeaving && !g.parted:
@@ -617,7 +657,9 @@ func (g *giving) takeReports(m message) error {
 		if i == 0 {
 			report.Missed = int(m.missed)
 		}
-		g.hooks.ended(report)
+		if g.hooks.ended != nil {
+			g.hooks.ended(report)
+		}
 	}
 	if last {
 		return errAllReported

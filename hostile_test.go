@@ -78,6 +78,7 @@ func TestGiversThatBreakTheProtocol(t *testing.T) {
 		{"the end of offers, which nobody has asked for", true, func(c *ipc.Conn) error { return c.Send(head(7, 0, 0, 0)) }, "a giver sent a message of type 7"},
 		{"a report to a taker", true, func(c *ipc.Conn) error { return c.Send(reportMessage(0, 1, 2, 3, "")) }, "a giver sent a message of type 6"},
 		{"late answers to a taker", true, func(c *ipc.Conn) error { return c.Send(lateMessage(1, 0, 0, 1, 0)) }, "a giver sent a message of type 8"},
+		{"a way back, which is the taker's to offer", true, func(c *ipc.Conn) error { return c.Send(head(9, 0, 0, 0)) }, "a giver sent a message of type 9"},
 		{"a page instead of a socket", true, func(c *ipc.Conn) error { return c.Send(head(5, 0, 0, 0)) }, "a giver sent a message of type 5"},
 	}
 	for _, tt := range tests {
@@ -269,6 +270,7 @@ func TestTakersThatBreakTheProtocol(t *testing.T) {
 		{"dropped without cause", false, 4, say(func(s byte, g uint32) []byte { return answerMessage(3, s, 0, g) }), "dropped an offer that was not withdrawn"},
 		{"a report that nobody wants", false, 4, say(func(byte, uint32) []byte { return reportMessage(0, 1, 2, 3, "") }), "a taker sent a message of type 6"},
 		{"the end of offers, which is not its to say", false, 4, say(func(byte, uint32) []byte { return head(7, 0, 0, 0) }), "a taker sent a message of type 7"},
+		{"a way back that nobody wants", false, 4, say(func(byte, uint32) []byte { return head(9, 0, 0, 0) }), "a taker sent a message of type 9"},
 		{"no window", false, 0, nil, "with a message of type 1 and window 0"},
 		{"a window as wide as a house", false, 65535, nil, "window 65535, want a hello and 1 to 64"},
 		{"it scribbles over the ticket, and leaves", false, 4, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
@@ -367,7 +369,7 @@ func TestAnswersThatComeTwice(t *testing.T) {
 // TestFlagsThatNobodyKnows mean nothing to either side: a later version may give them a meaning.
 func TestFlagsThatNobodyKnows(t *testing.T) {
 	faults.NoLeak(t)
-	const unknown = 0xffff_fffc
+	const unknown = 0xffff_fff8
 	t.Run("in a giver's hello", func(t *testing.T) {
 		l := listen(t, usher.ListenConfig{Refused: func(err error) { t.Error(err) }})
 		g := newHandmadeGiver(t, l, unknown)

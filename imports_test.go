@@ -16,8 +16,9 @@ func TestTheLibraryImportsLittle(t *testing.T) {
 	}
 	const module = "github.com/go-usher/usher"
 	packages := map[string][]string{
-		"./ipc": {module + "/ipc", module + "/internal/sys", "golang.org/x/sys/"},
-		".":     {module, module + "/ipc", module + "/internal/sys", "golang.org/x/sys/"},
+		"./ipc":       {module + "/ipc", module + "/internal/sys", "golang.org/x/sys/"},
+		".":           {module, module + "/ipc", module + "/internal/sys", "golang.org/x/sys/"},
+		"./usherhttp": {module + "/usherhttp", module, module + "/ipc", module + "/internal/sys", "golang.org/x/sys/"},
 	}
 	for _, system := range []string{"linux", "darwin", "freebsd", "openbsd", "netbsd", "windows"} {
 		for name, allowed := range packages {

@@ -157,6 +157,20 @@ func decodeInfo(b []byte) (info Info, local, remote netip.AddrPort, err error) {
 	return info, local, remote, nil
 }
 
+// reportedInfo returns a copy of an offer's info for the report: without the state, which may be large, and which its giver
+// knows, and not holding on to the prefix behind it. info was decoded before.
+func reportedInfo(info []byte) []byte {
+	kept := make([]byte, 0, len(info))
+	for len(info) > 0 {
+		end := fieldHeadLen + int(binary.LittleEndian.Uint16(info[1:]))
+		if info[0] != fieldState {
+			kept = append(kept, info[:end]...)
+		}
+		info = info[end:]
+	}
+	return kept
+}
+
 func decodeAddr(value []byte, into *netip.AddrPort) (err error) {
 	*into, err = netip.ParseAddrPort(string(value))
 	return err

@@ -49,7 +49,7 @@ type ListenConfig struct {
 // Listener receives connections that are handed over at an endpoint. It is a [net.Listener].
 type Listener struct {
 	config ListenConfig
-	l      *ipc.Listener
+	l      *ipc.Listener // nil for ListenOn
 	addr   net.Addr
 	window int // offers that a channel may have open
 
@@ -58,6 +58,7 @@ type Listener struct {
 	idle   chan struct{} // closed when the listener is closed and no channel is left on which offers may come
 
 	mu        sync.Mutex
+	stopped   bool // by Close, Shutdown, or another process
 	closedErr error
 	channels  map[*taking]struct{} // on which offers may come
 	reporting map[*taking]struct{} // that are open for reports alone
@@ -73,12 +74,7 @@ func (lc *ListenConfig) Listen(endpoint string) (*Listener, error) {
 }
 
 func (lc *ListenConfig) listen(endpoint string) (*Listener, error) {
-	l := &Listener{config: *lc, closed: make(chan struct{}), idle: make(chan struct{}), channels: make(map[*taking]struct{}), reporting: make(map[*taking]struct{})}
-	if l.config.Backlog <= 0 {
-		l.config.Backlog = DefaultBacklog
-	}
-	l.queue = make(chan *arrival, l.config.Backlog)
-	l.window = min(l.config.Backlog, MaxOpen)
+	l := lc.newListener()
 	ilc := &ipc.ListenConfig{
 		Mode: lc.Mode, SecurityDescriptor: lc.SecurityDescriptor, Policy: orSameUser(lc.Policy), Refused: lc.Refused,
 		Limits: channelLimits, Replace: lc.Replace,
@@ -95,6 +91,55 @@ func (lc *ListenConfig) listen(endpoint string) (*Listener, error) {
 	l.addr = l.l.Addr()
 	go l.acceptChannels()
 	return l, nil
+}
+
+func (lc *ListenConfig) newListener() *Listener {
+	l := &Listener{config: *lc, closed: make(chan struct{}), idle: make(chan struct{}), channels: make(map[*taking]struct{}), reporting: make(map[*taking]struct{})}
+	if l.config.Backlog <= 0 {
+		l.config.Backlog = DefaultBacklog
+	}
+	l.queue = make(chan *arrival, l.config.Backlog)
+	l.window = min(l.config.Backlog, MaxOpen)
+	return l
+}
+
+// ListenOn receives on one channel, which it takes over, also if it fails, as it does for a peer that Policy does not admit.
+// Accept returns an error that is [net.ErrClosed] when no more offers will come on the channel and those that have come were
+// accepted, though their giver may be gone. Replace, Mode and SecurityDescriptor are about endpoints, and must
+// not be set.
+func (lc *ListenConfig) ListenOn(c *ipc.Conn) (*Listener, error) {
+	err := admit(c, lc.Policy)
+	if lc.Replace || lc.Mode != 0 || lc.SecurityDescriptor != "" {
+		err = errors.New("one of Replace, Mode and SecurityDescriptor is set, which are for endpoints")
+	}
+	if err != nil {
+		c.Close()
+		return nil, opError("listen", c.LocalAddr(), err)
+	}
+	return lc.listenOn(c), nil
+}
+
+// listenOn is ListenOn for a peer that was admitted.
+func (lc *ListenConfig) listenOn(c *ipc.Conn) *Listener {
+	l := lc.newListener()
+	l.addr = c.LocalAddr()
+	l.serve(c)
+	return l
+}
+
+// admit asks the policy about the process at the other end of c.
+func admit(c *ipc.Conn, policy ipc.Policy) error {
+	peer, err := c.Peer()
+	if err != nil {
+		return fmt.Errorf("%w: cannot learn who it is: %w", ipc.ErrDenied, err)
+	}
+	if policy == nil {
+		policy = ipc.SameUser
+	}
+	if err := policy(peer); err != nil {
+		return fmt.Errorf("%w: %w", ipc.ErrDenied, err)
+	}
+	return nil
 }
 
 // replaceTimeout is for connecting to the process that listens and for telling it. One whose queue of
@@ -165,16 +210,24 @@ func (l *Listener) acceptChannels() {
 			}
 			continue
 		}
-		t := &taking{l: l, c: c, kick: make(chan struct{}, 1), ended: make(chan struct{})}
-		if !l.add(t) {
-			c.Close()
+		if !l.serve(c) {
 			return
 		}
-		go func() {
-			defer l.remove(t)
-			t.serve()
-		}()
 	}
+}
+
+// serve takes over a channel, and serves it in a goroutine of its own. It returns false if the listener is closed.
+func (l *Listener) serve(c *ipc.Conn) bool {
+	t := &taking{l: l, c: c, kick: make(chan struct{}, 1), ended: make(chan struct{})}
+	if !l.add(t) {
+		c.Close()
+		return false
+	}
+	go func() {
+		defer l.remove(t)
+		t.serve()
+	}()
+	return true
 }
 
 func (l *Listener) add(t *taking) bool {
@@ -192,6 +245,7 @@ func (l *Listener) remove(t *taking) {
 	defer l.mu.Unlock()
 	delete(l.channels, t)
 	delete(l.reporting, t)
+	l.checkOver()
 	l.checkIdle()
 }
 
@@ -201,7 +255,16 @@ func (l *Listener) retire(t *taking) {
 	defer l.mu.Unlock()
 	delete(l.channels, t)
 	l.reporting[t] = struct{}{}
+	l.checkOver()
 	l.checkIdle()
+}
+
+// checkOver makes Accept end where there is but one channel, and that brings nothing more. l.mu is held.
+func (l *Listener) checkOver() {
+	if l.l == nil && l.closedErr == nil {
+		l.closedErr = fmt.Errorf("the channel brings no more offers: %w", net.ErrClosed)
+		close(l.closed)
+	}
 }
 
 // checkIdle is called with l.mu held.
@@ -265,6 +328,11 @@ func (l *Listener) next() (*arrival, error) {
 	case a := <-l.queue:
 		return a, nil
 	case <-l.closed:
+	}
+	select {
+	case a := <-l.queue: // what a giver that is gone has left: see ListenOn
+		return a, nil
+	default:
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return nil, l.closedErr
@@ -291,7 +359,7 @@ func (l *Listener) Close() error {
 //
 // That function closes, without an answer, a connection whose first request it reads while it runs. A server that
 // would lose none calls Shutdown of the listener first, waits until Serve has returned and the first request of each
-// connection has reached its handler, and then shuts the server down: examples/hello does.
+// connection has reached its handler, and then shuts the server down: package usherhttp does.
 func (l *Listener) Shutdown(ctx context.Context) error {
 	err := l.stop(fmt.Errorf("the listener is shut down: %w", net.ErrClosed), 0)
 	select {
@@ -314,24 +382,31 @@ func (l *Listener) stillReporting() []*taking {
 	return slices.Collect(maps.Keys(l.reporting))
 }
 
-// Addr returns the endpoint's path.
+// Addr returns the endpoint's path; for ListenOn that of the channel.
 func (l *Listener) Addr() net.Addr { return l.addr }
 
 // stop makes the givers take back what they can, waits for them to go for as long as linger says, and makes
 // Accept return why. It returns net.ErrClosed if the listener is stopped already.
 func (l *Listener) stop(why error, linger time.Duration) error {
 	l.mu.Lock()
-	if l.closedErr != nil {
+	if l.stopped {
 		l.mu.Unlock()
 		return net.ErrClosed
 	}
-	l.closedErr = why
+	l.stopped = true
+	over := l.closedErr != nil // see checkOver
+	if !over {
+		l.closedErr = why
+	}
 	r := l.leavingReason()
 	channels := slices.Collect(maps.Keys(l.channels))
 	l.checkIdle()
 	l.mu.Unlock()
 
-	err := l.l.Close()
+	var err error
+	if l.l != nil {
+		err = l.l.Close()
+	}
 	l.emptyQueue(r)
 	for _, t := range channels {
 		if t.greeted.Load() {
@@ -346,7 +421,9 @@ func (l *Listener) stop(why error, linger time.Duration) error {
 		case <-time.After(linger):
 		}
 	}
-	close(l.closed)
+	if !over {
+		close(l.closed)
+	}
 	return err
 }
 

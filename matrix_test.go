@@ -22,6 +22,7 @@ import (
 
 	"github.com/go-usher/usher"
 	"github.com/go-usher/usher/internal/faults"
+	"github.com/go-usher/usher/ipc"
 )
 
 // The matrix has one process halt right before or after each step of a handover, lets a fault happen
@@ -90,6 +91,36 @@ var rows = []row{
 	{side: "taker", step: "close", before: claimed, after: claimed, // while the giver has its copy still: O6
 		other: "before drop", reach: (*scene).reachClose},
 }
+
+// wayBack are the rows of a hand-back. The parts are changed, the steps are the same; but the taker here, who was the giver, accepts
+// at once what is handed back to it. So it is halted where it should not have claimed yet.
+var wayBack = []row{
+	{side: "giver", step: "offer", before: unsent, after: unsent, other: "before claim", reach: (*scene).reachUnclaimed},
+	{side: "giver", step: "send", before: unsent, after: sent, other: "before claim", reach: (*scene).reachUnclaimed},
+	{side: "taker", step: "receive", before: sent, after: toldClaimed, reach: (*scene).reachUnhindered},
+	{side: "giver", step: "withdraw", how: "in time", before: sent, after: withdrawn,
+		other: "before claim", reach: (*scene).reachWithdrawal},
+	{side: "taker", step: "claim", before: sent, after: claimed, reach: (*scene).reachUnclaimed},
+	{side: "giver", step: "withdraw", how: "too late", before: claimed, after: claimed,
+		other: "before tell", reach: (*scene).reachLateWithdrawal},
+	{side: "taker", step: "tell", before: claimed, after: toldClaimed, reach: (*scene).reachTold},
+	{side: "giver", step: "told", how: "it was claimed", before: claimed, after: toldClaimed, reach: (*scene).reachTold},
+	{side: "giver", step: "drop", before: claimed, after: claimed, reach: (*scene).reachClaimed},
+	{side: "taker", step: "close", before: claimed, after: claimed,
+		other: "before drop", reach: (*scene).reachClose},
+}
+
+// matrix is rows, how to come to them, and where the table of them is.
+type matrix struct {
+	rows  []row
+	start func(s *scene, r row, p point) // has both processes ready
+	table string
+}
+
+var (
+	handover = matrix{rows, (*scene).startHandover, "TestMatrix"}
+	handBack = matrix{wayBack, (*scene).startHandBack, "TestMatrixOfTheWayBack"}
+)
 
 func (r row) state(p point) state {
 	if p.moment == "before" {
@@ -166,13 +197,18 @@ func expectedHandoff(r row, s state, f fault) string {
 
 var updateFaults = flag.Bool("update-faults", false, "write the table of doc/faults.md")
 
-func TestMatrix(t *testing.T) {
+func TestMatrix(t *testing.T) { handover.play(t) }
+
+// TestMatrixOfTheWayBack has a taker hand connections back.
+func TestMatrixOfTheWayBack(t *testing.T) { handBack.play(t) }
+
+func (m *matrix) play(t *testing.T) {
 	faults.NoLeak(t)
 	var mu sync.Mutex
 	seen := map[string]cell{}
 	all := 0
 	t.Run("at", func(t *testing.T) { // returns when all cases have
-		for _, r := range rows {
+		for _, r := range m.rows {
 			for _, moment := range moments {
 				for _, f := range allFaults {
 					all++
@@ -182,7 +218,7 @@ func TestMatrix(t *testing.T) {
 					p := point{moment, r.step}
 					t.Run(fmt.Sprintf("%s %s, %s", moment, r.name(), f), func(t *testing.T) {
 						t.Parallel()
-						got := play(t, r, p, f)
+						got := m.playOne(t, r, p, f)
 						if want := expected(r, p, f); got != want {
 							t.Errorf("%v; want %v", got, want)
 						}
@@ -194,7 +230,7 @@ func TestMatrix(t *testing.T) {
 			}
 		}
 	})
-	checkTable(t, seen, all)
+	m.checkTable(t, seen, all)
 }
 
 func key(r row, p point, f fault) string { return p.String() + r.how + string(f) }
@@ -202,6 +238,7 @@ func key(r row, p point, f fault) string { return p.String() + r.how + string(f)
 // scene is one handover: the test plays the client.
 type scene struct {
 	*testing.T
+	row          row
 	giver, taker *faults.Actor
 	halts        *faults.Actor // the one of them that halts at the step
 	other        *faults.Actor // the other
@@ -220,9 +257,11 @@ type reply struct {
 	pid        int
 }
 
-// play plays one case and returns what came of it.
-func play(t *testing.T, r row, p point, f fault) cell {
-	s := start(t, r, p)
+// playOne plays one case and returns what came of it.
+func (m *matrix) playOne(t *testing.T, r row, p point, f fault) cell {
+	s := &scene{T: t, row: r}
+	m.start(s, r, p)
+	s.begin(p)
 	r.reach(s, p)
 	s.strike(f)
 	s.goOn(f)
@@ -241,29 +280,48 @@ func (s *scene) isKilled(a *faults.Actor, f fault) bool {
 	return a == s.giver && f == giverKilled || a == s.taker && f == takerKilled
 }
 
-// start has both processes ready, and the client connect and speak.
-func start(t *testing.T, r row, p point) *scene {
-	s := &scene{T: t}
-	path, first := endpoint(t), firstLine(p)
-	giverHalts, takerHalts := p.String(), r.other
-	if r.side == "taker" {
-		giverHalts, takerHalts = r.other, p.String()
-	}
-	s.taker = faults.Start(t, "matrix-taker", path, takerHalts)
+func (s *scene) startHandover(r row, p point) {
+	path := endpoint(s)
+	giverHalts, takerHalts := r.halts(p)
+	s.taker = faults.Start(s.T, "matrix-taker", path, takerHalts)
 	s.taker.Await("listens")
 	if r.full {
 		s.fillQueue(path)
 	}
-	s.giver = faults.Start(t, "matrix-giver", path, giverHalts, strconv.Itoa(len(first)/2))
+	s.giver = faults.Start(s.T, "matrix-giver", path, giverHalts, prefixLen(p))
 	s.address = s.giver.Await("listens at ")
-	s.halts, s.other = s.giver, s.taker
+}
+
+// startHandBack starts a backend, which gives here, and its door.
+func (s *scene) startHandBack(r row, p point) {
+	path := endpoint(s)
+	giverHalts, takerHalts := r.halts(p)
+	s.giver = faults.Start(s.T, "matrix-backend", path, giverHalts, prefixLen(p))
+	s.giver.Await("listens")
+	s.taker = faults.Start(s.T, "matrix-door", path, takerHalts)
+	s.address = s.taker.Await("listens at ")
+}
+
+// halts returns where each process halts.
+func (r row) halts(p point) (giver, taker string) {
 	if r.side == "taker" {
+		return r.other, p.String()
+	}
+	return p.String(), r.other
+}
+
+// prefixLen is how much of the first line the giver reads.
+func prefixLen(p point) string { return strconv.Itoa(len(firstLine(p)) / 2) }
+
+// begin has the client connect and speak.
+func (s *scene) begin(p point) {
+	s.halts, s.other = s.giver, s.taker
+	if s.row.side == "taker" {
 		s.halts, s.other = s.taker, s.giver
 	}
 	s.client = s.connect()
 	s.replies = bufio.NewReader(s.client)
-	s.say(first)
-	return s
+	s.say(firstLine(p))
 }
 
 // fillQueue has an offer of the test's own wait in the taker's queue, where no other has room until the
@@ -368,9 +426,18 @@ func (s *scene) accept() {
 
 func (s *scene) reachUnclaimed(p point) { s.halts.Await("reached " + p.String()) }
 
+// reachUnhindered is for a taker that accepts at once.
+func (s *scene) reachUnhindered(p point) {
+	s.halts.Await("reached " + p.String())
+	if s.row.state(p) == toldClaimed {
+		s.serves(s.taker)
+		s.giver.Await("handoff of first: ")
+	}
+}
+
 // reachWithdrawal waits for the offer to arrive before the context ends.
 func (s *scene) reachWithdrawal(p point) {
-	s.other.Await("reached after receive")
+	s.other.Await("reached " + s.row.other)
 	s.giver.Tell("end the context")
 	s.halts.Await("reached " + p.String())
 }
@@ -535,6 +602,8 @@ func (s *scene) checkPromise(got cell) {
 func init() {
 	roles["matrix-giver"] = playMatrixGiver
 	roles["matrix-taker"] = playMatrixTaker
+	roles["matrix-backend"] = playMatrixBackend
+	roles["matrix-door"] = playMatrixDoor
 }
 
 // haltAt makes this process say when it comes to a point for the first time, and halt there, which holds
@@ -582,9 +651,9 @@ func playMatrixGiver(args []string) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
-		err := give(ctx, t, l, "first", prefix, goesOn)
+		err := give(ctx, t.Handoff, l, "first", prefix, goesOn)
 		if err == nil {
-			err = give(context.Background(), t, l, "another", 1, goesOn)
+			err = give(context.Background(), t.Handoff, l, "another", 1, goesOn)
 		}
 		if err != nil {
 			fmt.Println("failed:", err)
@@ -594,7 +663,7 @@ func playMatrixGiver(args []string) error {
 }
 
 // give hands the next connection over, of which it reads a prefix.
-func give(ctx context.Context, t *usher.Target, l net.Listener, name string, prefix int, goesOn <-chan struct{}) error {
+func give(ctx context.Context, handoff func(context.Context, *usher.Offer) error, l net.Listener, name string, prefix int, goesOn <-chan struct{}) error {
 	c, err := l.Accept()
 	if err != nil {
 		return err
@@ -607,7 +676,7 @@ func give(ctx context.Context, t *usher.Target, l net.Listener, name string, pre
 	if err != nil {
 		return err
 	}
-	err = t.Handoff(ctx, o)
+	err = handoff(ctx, o)
 	fmt.Printf("handoff of %s: %s\n", name, handoffText(err))
 	if err == nil {
 		return nil
@@ -628,7 +697,9 @@ func handoffText(err error) string {
 		return handoffContextEnded
 	case errors.Is(err, usher.ErrDeclined):
 		return handoffDeclined
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist), errors.Is(err, net.ErrClosed):
+		return handoffNobodyListens
+	case isWindows && errors.Is(err, ipc.ErrAttachment): // a process that has died takes no handle of the channel for handing back
 		return handoffNobodyListens
 	}
 	return err.Error()
@@ -649,6 +720,68 @@ func playMatrixTaker(args []string) error {
 		"go on":  func() { close(goesOn) },
 		"accept": func() { go serveAll(l, goesOn) },
 	})
+}
+
+// playMatrixBackend hands back two connections that come to the endpoint args[0], as playMatrixGiver hands over.
+func playMatrixBackend(args []string) error {
+	goesOn := make(chan struct{})
+	haltAt(args[1], goesOn)
+	l, err := usher.Listen(args[0])
+	if err != nil {
+		return err
+	}
+	fmt.Println("listens")
+	prefix, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	back := func(ctx context.Context, o *usher.Offer) error { return o.HandBack(ctx) }
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		err := give(ctx, back, l, "first", prefix, goesOn)
+		if err == nil {
+			err = give(context.Background(), back, l, "another", 1, goesOn)
+		}
+		if err != nil {
+			fmt.Println("failed:", err)
+		}
+	}()
+	return obey(map[string]func(){"go on": func() { close(goesOn) }, "end the context": cancel})
+}
+
+// playMatrixDoor hands connections over to the endpoint args[0], and serves what comes back. It halts at the point args[1].
+func playMatrixDoor(args []string) error {
+	goesOn := make(chan struct{})
+	haltAt(args[1], goesOn)
+	d := usher.Dialer{Returned: func(c *usher.Conn) {
+		fmt.Println("accepted", c.Info().Host)
+		serveMatrix(c, "taker", goesOn)
+	}}
+	t, err := d.Dial(context.Background(), args[0])
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println("listens at", l.Addr())
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			o, err := usher.NewOffer(c, nil, usher.Info{})
+			if err == nil {
+				err = t.Handoff(context.Background(), o)
+			}
+			if err != nil {
+				fmt.Println("failed:", err)
+			}
+		}
+	}()
+	return obey(map[string]func(){"go on": func() { close(goesOn) }, "accept": func() {}}) // it has accepted
 }
 
 func serveAll(l *usher.Listener, goesOn <-chan struct{}) {
@@ -687,13 +820,13 @@ func answerTo(line, role string, pid int) string { return fmt.Sprintf("%s|%d|%s\
 
 const (
 	tableFile  = "doc/faults.md"
-	tableBegin = "<!-- generated by TestMatrix: go test -run TestMatrix -update-faults . -->\n"
-	tableEnd   = "<!-- end of what TestMatrix generates -->\n"
+	tableBegin = "<!-- generated by %[1]s: go test -run %[1]s -update-faults . -->\n"
+	tableEnd   = "<!-- end of what %s generates -->\n"
 )
 
 // checkTable compares what was seen with the table, or writes it. Where not all cases were run, those that
 // were have been held to what the table says anyway, by expected.
-func checkTable(t *testing.T, seen map[string]cell, all int) {
+func (m *matrix) checkTable(t *testing.T, seen map[string]cell, all int) {
 	if len(seen) < all {
 		if *updateFaults {
 			t.Error("the table needs all cases")
@@ -704,17 +837,18 @@ func checkTable(t *testing.T, seen map[string]cell, all int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, rest, found := strings.Cut(string(raw), tableBegin)
-	was, after, foundEnd := strings.Cut(rest, tableEnd)
+	begin, end := fmt.Sprintf(tableBegin, m.table), fmt.Sprintf(tableEnd, m.table)
+	before, rest, found := strings.Cut(string(raw), begin)
+	was, after, foundEnd := strings.Cut(rest, end)
 	if !found || !foundEnd {
-		t.Fatalf("%s has no place for the table, between %q and %q", tableFile, tableBegin, tableEnd)
+		t.Fatalf("%s has no place for the table, between %q and %q", tableFile, begin, end)
 	}
-	now := table(seen)
+	now := m.markdown(seen)
 	if was == now {
 		return
 	}
 	if !*updateFaults {
-		t.Errorf("%s does not say what was seen; if that is right, write it with: go test -run TestMatrix -update-faults .", tableFile)
+		t.Errorf("%s does not say what was seen; if that is right, write it with: go test -run %s -update-faults .", tableFile, m.table)
 		for line := range strings.Lines(now) {
 			if !strings.Contains(was, line) {
 				t.Logf("seen: %s", line)
@@ -722,20 +856,20 @@ func checkTable(t *testing.T, seen map[string]cell, all int) {
 		}
 		return
 	}
-	if err := os.WriteFile(tableFile, []byte(before+tableBegin+now+tableEnd+after), 0o666); err != nil {
+	if err := os.WriteFile(tableFile, []byte(before+begin+now+end+after), 0o666); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// table is in markdown.
-func table(seen map[string]cell) string {
+// markdown is the table.
+func (m *matrix) markdown(seen map[string]cell) string {
 	var b strings.Builder
 	b.WriteString("\n| side | halted | the offer is |")
 	for _, f := range allFaults {
 		fmt.Fprintf(&b, " %s |", f)
 	}
 	b.WriteString("\n| --- | --- | --- |" + strings.Repeat(" --- |", len(allFaults)) + "\n")
-	for _, r := range rows {
+	for _, r := range m.rows {
 		for _, moment := range moments {
 			p := point{moment, r.step}
 			fmt.Fprintf(&b, "| %s | %s `%s`%s | %s |", r.side, moment, r.step, strings.TrimPrefix(r.name(), r.step), r.state(p))

@@ -1,6 +1,7 @@
 package usher
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -156,6 +157,32 @@ func (o *Offer) end(handedOver bool) {
 		o.tally = nil
 		y.end(o.received, o.sent, true)
 	}
+}
+
+// HandBack hands the connection to the giver that it came from: o was made by NewOffer of a [*Conn] that [Listener.Accept]
+// returned, or that Reclaim has made of such an offer. It is a handover as any other: HandBack returns nil if and only if the giver has claimed
+// the connection, at the latest when ctx ends, and the errors are those of [Target.Handoff]. On every error the connection is
+// still this process's: Reclaim it, hand it to another process, or try again. The error is [errors.ErrUnsupported] if the giver takes none
+// back, and [net.ErrClosed] if its channel has ended; see [Conn.Returnable].
+func (o *Offer) HandBack(ctx context.Context) error {
+	t, err := o.wayBack()
+	if err != nil {
+		return opError("handback", nil, err)
+	}
+	return opError("handback", t.addr, t.Handoff(ctx, o))
+}
+
+// wayBack returns the target that the connection came from.
+func (o *Offer) wayBack() (*Target, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.state == offerSpent {
+		return nil, errSpent
+	}
+	if o.tally == nil {
+		return nil, errNotReturnable
+	}
+	return o.tally.from.target()
 }
 
 // Reclaim returns the connection of an offer that was not handed over, prefix first, and spends the

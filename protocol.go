@@ -20,9 +20,10 @@ import (
 //	report   = flags:u8 0:u8 info:u16 0:u32 received:i64 sent:i64 duration:i64 info
 //	done     = 7 0:u8 0:u16 0:u32                giver to taker: no more offers, and none is open
 //	late     = 8 0:u8 0:u16 0:u32 (answer ago:u32)…  taker to giver, as answers
+//	back     = 9 0:u8 0:u16 0:u32                taker to giver, a channel attached: on that one the taker gives
 //
 // Ended and done are for channels on which both hellos have flagReports. Late is for those on which both have flagPatient,
-// and takes the place of answers there.
+// and takes the place of answers there. Back is for those on which both have flagReturns.
 const (
 	msgHello   = 1
 	msgOffer   = 2
@@ -32,6 +33,7 @@ const (
 	msgEnded   = 6
 	msgDone    = 7
 	msgLate    = 8
+	msgBack    = 9
 
 	protocolVersion = 1
 	messageHeadLen  = 8
@@ -44,6 +46,7 @@ const (
 const (
 	flagReports = 1 << iota // the ends of connections are told
 	flagPatient             // answers may be late, and say by how much
+	flagReturns             // connections can be handed back; goes with flagReports
 )
 
 // maxEnded is how many bytes of reports one message has at most. There is room for any one report.
@@ -174,6 +177,8 @@ func reportLen(b []byte) int { return reportHeadLen + int(binary.LittleEndian.Ui
 
 func appendDone(b []byte) []byte { return appendHead(b, msgDone, 0, 0, 0) }
 
+func appendBack(b []byte) []byte { return appendHead(b, msgBack, 0, 0, 0) }
+
 // message is a message parsed; the type says which of its fields hold.
 type message struct {
 	typ     byte
@@ -227,7 +232,7 @@ func parseMessage(b []byte) (message, error) {
 	case msgLeaving:
 		m.reason, m.text = reason(small), string(rest)
 		return m, checkZero(typ, uint32(half), word)
-	case msgReplace, msgDone:
+	case msgReplace, msgDone, msgBack:
 		return m, checkZero(typ, uint32(small), uint32(half), word, uint32(len(rest)))
 	case msgEnded:
 		if err := checkZero(typ, uint32(small), uint32(half)); err != nil {

@@ -1,7 +1,6 @@
 package usher
 
 import (
-	"bytes"
 	"context"
 	"net/netip"
 	"runtime"
@@ -18,7 +17,7 @@ type Report struct {
 	// Taker is the process that says so.
 	Taker ipc.Peer
 
-	// Info is that of the offer, and Local and Remote are the connection's addresses as [NewOffer] found
+	// Info is that of the offer, without its State, and Local and Remote are the connection's addresses as [NewOffer] found
 	// them; not valid for a Unix-domain socket. The taker sends back what the offer said: the giver
 	// keeps nothing of a connection that it has handed over.
 	Info          Info
@@ -45,7 +44,7 @@ type Report struct {
 // the connection ends tells the taking, once. A nil tally counts nothing, and tells nobody.
 type tally struct {
 	from    *taking
-	info    []byte // as the offer carried it
+	info    []byte // as the report will carry it
 	claimed time.Time
 
 	received, sent atomic.Int64
@@ -57,7 +56,7 @@ type tally struct {
 
 // newTally is for a connection that was claimed. from counts it as open already.
 func newTally(from *taking, info []byte) *tally {
-	y := &tally{from: from, info: bytes.Clone(info), claimed: time.Now()} // a clone: info holds on to the prefix
+	y := &tally{from: from, info: reportedInfo(info), claimed: time.Now()}
 	// A connection that is forgotten ends without a report. The channel must not wait for it.
 	runtime.SetFinalizer(y, (*tally).forget)
 	return y
@@ -194,9 +193,17 @@ func (e *ends) beQuiet() {
 // fallSilent is for when nothing is sent any more.
 func (t *taking) fallSilent() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.ends.silent, t.ends.told = true, nil
 	t.ends.beQuiet()
+	back, way := t.back, t.wayBack
+	t.wayBack = nil
+	t.mu.Unlock()
+	if way != nil {
+		way.cancel(errGiverGone)
+	}
+	if back != nil {
+		back.close(errGiverGone)
+	}
 }
 
 // awaitQuiet waits until the reports that there are have been sent, and says whether they were before ctx has ended.
@@ -215,13 +222,13 @@ func (t *taking) awaitQuiet(ctx context.Context) bool {
 	}
 }
 
-// beDone is for when the giver has said that it makes no more offers. A listener that no channel may outlive still waits
-// for the giver to end it.
+// beDone is for when the giver has said that it makes no more offers. A listener that no channel of its endpoint may outlive
+// still waits for the giver to end it.
 func (t *taking) beDone() {
 	t.mu.Lock()
 	t.done = true
 	t.mu.Unlock()
-	if channelsOutliveListeners {
+	if channelsOutliveListeners || t.l.l == nil {
 		t.l.retire(t)
 	}
 	t.wake()

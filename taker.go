@@ -24,6 +24,7 @@ type taking struct {
 	page    *page
 	reports bool // the giver wants to hear of the ends of connections
 	patient bool // the giver can wait for answers
+	returns bool // the giver takes connections back
 
 	kick  chan struct{} // there is something to be told
 	later *time.Timer   // kicks
@@ -34,8 +35,10 @@ type taking struct {
 	pending    []decided // answers to be told
 	leaving    []byte    // the farewell, once there is one
 	ends       ends
-	done       bool // the giver has said that it makes no more offers
-	spent      bool // the channel was closed because nothing more will be said on it
+	wayBack    *departure // a channel for hand-backs that is to be sent to the giver
+	back       *Target    // which hands back; nil until needed
+	done       bool       // the giver has said that it makes no more offers
+	spent      bool       // the channel was closed because nothing more will be said on it
 
 	greeted atomic.Bool
 	ended   chan struct{} // closed when nothing more is read
@@ -105,7 +108,7 @@ func (t *taking) greet() (err error) {
 	denied := t.l.admitsGiver(t.giver)
 	if denied == nil {
 		// A peer that has gone may have said what it came for.
-		if err := t.c.Send(appendHello(nil, t.l.window, flagReports|flagPatient)); err != nil && ended(err) != io.EOF {
+		if err := t.c.Send(appendHello(nil, t.l.window, flagReports|flagPatient|flagReturns)); err != nil && ended(err) != io.EOF {
 			return err
 		}
 	}
@@ -117,7 +120,7 @@ func (t *taking) greet() (err error) {
 	t.c.SetReadDeadline(time.Time{})
 	defer m.Close()
 	msg, err := parseMessage(m.Data)
-	if err == nil && msg.typ == msgReplace {
+	if err == nil && msg.typ == msgReplace && t.l.l != nil {
 		return t.l.beReplaced(t)
 	}
 	if denied != nil {
@@ -140,6 +143,7 @@ func (t *taking) greet() (err error) {
 		return err
 	}
 	t.reports, t.patient = msg.flags&flagReports != 0, msg.flags&flagPatient != 0
+	t.returns = t.reports && msg.flags&flagReturns != 0
 	t.greeted.Store(true)
 	return nil
 }
@@ -357,6 +361,7 @@ type news struct {
 	missed  uint32
 	leaving []byte // the farewell, which goes behind them
 	left    bool   // it was sent
+	wayBack *departure
 	buf     []byte // for a message of reports
 }
 
@@ -396,6 +401,7 @@ func (t *taking) collect(n *news) {
 		t.unanswered &^= 1 << d.slot // not before: a giver that does not read cannot have more to be told
 	}
 	t.pending = t.pending[:0]
+	n.wayBack, t.wayBack = t.wayBack, nil
 	if len(n.ends) > 0 {
 		return
 	}
@@ -426,6 +432,10 @@ func (t *taking) appendAnswers(b []byte) []byte {
 // send sends the answers and a message of reports, so that no answer waits for many of those, and the farewell when
 // all reports that came before it are sent. The giver wants no answers after that: it has seen to all its offers.
 func (t *taking) send(n *news) error {
+	if n.wayBack != nil { // first, so that it does not get lost if the rest fails
+		n.wayBack.send(t.c)
+		n.wayBack = nil
+	}
 	if len(n.answers) > messageHeadLen && !n.left {
 		if err := t.c.Send(n.answers); err != nil {
 			return err

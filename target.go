@@ -46,6 +46,17 @@ type Dialer struct {
 	// Windows, where the channel would keep the name in use, it does not, and those are not reported.
 	Ended func(Report)
 
+	// Returned, if not nil, is given each connection that a taker hands back ([Offer.HandBack]): claimed, the
+	// taker's unused bytes first. It is called in a goroutine of its own, and owns the connection. Info is what the taker says,
+	// normally what it was told; a giver that acts on it does well to check that against the connection's addresses.
+	// [Conn.Giver] is the taker. Shutdown and Detach of the target wait for calls under way, so that no connection is overlooked by a process
+	// that ends: to serve one for long is for another goroutine.
+	//
+	// A taker can hand back as long as its channel lives. That is so until the last of its connections has ended, though the taker has
+	// closed its listener (not on Windows), or Shutdown was called here. To count them the channel asks for reports,
+	// whether Ended is set or not; a connection that was handed back is reported with [Report.HandedOn].
+	Returned func(*Conn)
+
 	// Lost, if not nil, is told of each channel on which no more offers can be made, other than by Close
 	// or Shutdown of the target, and of the reason: the taker has ended, closed, was replaced ([ErrReplaced]),
 	// or has broken the protocol. It is called in a goroutine of its own.
@@ -54,9 +65,35 @@ type Dialer struct {
 
 // Dial is [Dial] with d's options.
 func (d *Dialer) Dial(ctx context.Context, endpoint string) (*Target, error) {
-	t := &Target{dialer: *d, endpoint: endpoint, addr: addr(endpoint), dialing: make(chan struct{}, 1)}
-	t.life, t.end = context.WithCancel(context.Background())
+	t := d.newTarget(addr(endpoint))
+	t.reach = func(ctx context.Context) (*giving, error) { return t.dial(ctx, endpoint) }
 	if _, err := t.channel(ctx); err != nil {
+		t.end()
+		return nil, opError("dial", t.addr, err)
+	}
+	return t, nil
+}
+
+func (d *Dialer) newTarget(a addr) *Target {
+	t := &Target{dialer: *d, addr: a, dialing: make(chan struct{}, 1)}
+	t.life, t.end = context.WithCancel(context.Background())
+	return t
+}
+
+// DialOn greets the taker at the other end of c, as Dial does, once d.Policy has admitted it, and hands over on that channel.
+// It takes c over, also if it fails. The target cannot connect anew: when the channel has ended, Handoff returns an
+// error that is [net.ErrClosed].
+func (d *Dialer) DialOn(ctx context.Context, c *ipc.Conn) (*Target, error) {
+	t := d.newTarget(addr(c.LocalAddr().String()))
+	t.reach = func(context.Context) (*giving, error) {
+		return nil, fmt.Errorf("its channel has ended, and it has no endpoint: %w", net.ErrClosed)
+	}
+	err := admit(c, d.Policy)
+	if err == nil {
+		t.g, err = newGiving(ctx, c, t.hooks())
+	}
+	if err != nil {
+		c.Close()
 		t.end()
 		return nil, opError("dial", t.addr, err)
 	}
@@ -67,13 +104,15 @@ func (d *Dialer) Dial(ctx context.Context, endpoint string) (*Target, error) {
 // When that process ends or is replaced, the next Handoff connects anew. Its methods may be called from
 // several goroutines at once.
 type Target struct {
-	dialer   Dialer
-	endpoint string
-	addr     addr
+	dialer Dialer
+	addr   addr
+	reach  func(context.Context) (*giving, error) // makes a channel
 
 	dialing chan struct{} // a lock that can be waited for with a context
 	life    context.Context
 	end     context.CancelFunc // of life, by Close
+
+	calls sync.WaitGroup // of Returned, and who makes them
 
 	mu     sync.Mutex
 	g      *giving
@@ -234,7 +273,7 @@ func (t *Target) connect(ctx context.Context) (*giving, error) {
 	replaced := t.wasReplaced()
 	giveUp := time.Now().Add(replacePatience)
 	for try := 1; ; try++ {
-		g, err := t.connectOnce(ctx)
+		g, err := t.reach(ctx)
 		if err == nil || ctx.Err() != nil {
 			return g, err
 		}
@@ -263,10 +302,10 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// connectOnce makes a channel and greets the taker.
-func (t *Target) connectOnce(ctx context.Context) (*giving, error) {
+// dial makes a channel and greets the taker.
+func (t *Target) dial(ctx context.Context, endpoint string) (*giving, error) {
 	d := ipc.Dialer{Policy: t.dialer.Policy, Limits: channelLimits}
-	c, err := d.Dial(ctx, t.endpoint)
+	c, err := d.Dial(ctx, endpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -274,7 +313,7 @@ func (t *Target) connectOnce(ctx context.Context) (*giving, error) {
 }
 
 func (t *Target) hooks() hooks {
-	h := hooks{addr: t.addr, patient: t.dialer.Patient, ended: t.dialer.Ended}
+	h := hooks{addr: t.addr, patient: t.dialer.Patient, ended: t.dialer.Ended, returned: t.dialer.Returned, calls: &t.calls}
 	if lost := t.dialer.Lost; lost != nil {
 		h.lost = func(taker ipc.Peer, why error) { lost(taker, opError("lost", t.addr, why)) }
 	}
@@ -304,17 +343,22 @@ func (t *Target) Open() int {
 
 // Close ends the channel. Calls of Handoff that wait return an error that is [net.ErrClosed], unless the taker has
 // claimed; TryHandoff's done is told the same, and a second Close returns it, too. What takers have not reported yet
-// ([Dialer.Ended]) is lost; a call of Ended or done may still run when Close returns.
+// ([Dialer.Ended]) is lost, and what they would hand back stays theirs; a call of Ended, Returned or done may still run when Close returns.
 func (t *Target) Close() error {
-	channels, err := t.stop(errTargetClosed)
-	for _, g := range channels {
-		g.end(errTargetClosed)
-	}
-	return opError("close", t.addr, err)
+	return opError("close", t.addr, t.close(errTargetClosed))
 }
 
-// Shutdown is Close for a target with [Dialer.Ended] which waits until all connections that were handed over have
-// been reported, as far as their takers will, for as long as those live. Handoff fails at once. If ctx ends before that,
+func (t *Target) close(why error) error {
+	channels, err := t.stop(why)
+	for _, g := range channels {
+		g.end(why)
+		g.dropBack()
+	}
+	return err
+}
+
+// Shutdown is Close for a target with [Dialer.Ended] or [Dialer.Returned] which waits until all connections that were handed over have
+// been reported, or handed back, as far as their takers will, for as long as those live. Handoff fails at once. If ctx ends before that,
 // Shutdown closes the target and returns ctx's error. Of a target that is closed or shut down already it returns
 // [net.ErrClosed] when it has waited.
 func (t *Target) Shutdown(ctx context.Context) error {
@@ -327,7 +371,26 @@ func (t *Target) Shutdown(ctx context.Context) error {
 			return opError("shutdown", t.addr, contextError(ctx, "takers have connections whose ends they have not reported"))
 		}
 	}
+	if !t.awaitCalls(ctx) {
+		return opError("shutdown", t.addr, contextError(ctx, "a call of Returned has not ended"))
+	}
 	return opError("shutdown", t.addr, err)
+}
+
+// awaitCalls waits until no call of Returned runs, nor will, and says whether that was before ctx has ended. All channels
+// are gone.
+func (t *Target) awaitCalls(ctx context.Context) bool {
+	none := make(chan struct{})
+	go func() {
+		t.calls.Wait()
+		close(none)
+	}()
+	select {
+	case <-none:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // stop makes Handoff fail, and returns the channels that are not gone. The error is net.ErrClosed if the target
@@ -357,5 +420,5 @@ func (t *Target) living() []*giving {
 	return []*giving{t.g}
 }
 
-// Addr returns the endpoint as it was dialed.
+// Addr returns the endpoint as it was dialed; for DialOn that of the channel.
 func (t *Target) Addr() net.Addr { return t.addr }

@@ -3,6 +3,7 @@
 package ipc
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -102,6 +103,61 @@ func toFile(a *Attachment) (*os.File, error) {
 		return nil, fmt.Errorf("it is %s", what)
 	}
 	return a.file(), nil
+}
+
+// channelKind is what a channel is on the wire.
+const channelKind = kindSocket
+
+// toChannel makes sure that it is a Unix-domain socket first: net.FileConn sets options of others, which the sender's copy shares.
+func toChannel(a *Attachment, l Limits) (*Conn, error) {
+	what, isSocket, listens, stream := describe(a.h)
+	if !isSocket || listens || !stream {
+		return nil, fmt.Errorf("it is %s", what)
+	}
+	if sa, err := unix.Getsockname(a.h); err == nil {
+		if _, ok := sa.(*unix.SockaddrUnix); !ok {
+			return nil, errors.New("it is a connection that is not in the Unix domain")
+		}
+	}
+	return viaFile(a, func(f *os.File) (*Conn, error) { return channelOf(f, a.from, l) })
+}
+
+// channelOf makes a channel of a duplicate of f, which came from the process at the other end of from.
+func channelOf(f *os.File, from transport, l Limits) (*Conn, error) {
+	sender, err := from.peer()
+	if err != nil {
+		return nil, err
+	}
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	uc, ok := c.(*net.UnixConn)
+	if !ok {
+		c.Close()
+		return nil, fmt.Errorf("it is a %T", c)
+	}
+	if uc.RemoteAddr() == nil {
+		uc.Close()
+		return nil, errors.New("it is not connected")
+	}
+	name := addr(cmp.Or(nameOf(uc.LocalAddr()), nameOf(uc.RemoteAddr())))
+	t, err := takeOver(uc)
+	if err != nil {
+		return nil, err
+	}
+	if name == "" { // neither end has one: it is of a pair, of which the kernel knows only who made it
+		t.pair, t.end, name = elsewhere(sender, 0), 1, "pair"
+	}
+	return newConn(t, name, l), nil
+}
+
+// nameOf returns an end's name, which package net writes as @ on Linux where there is none.
+func nameOf(a net.Addr) string {
+	if a.String() == "@" {
+		return ""
+	}
+	return a.String()
 }
 
 func toSocket(a *Attachment) (*os.File, error) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/go-usher/usher/internal/sys"
 	"golang.org/x/sys/windows"
@@ -27,6 +28,9 @@ var protocolInfo = binary.Size(windows.WSAProtocolInfo{})
 func export(a syscall.Conn, target windows.Handle, pid uint32) (body []byte, undo func(), err error) {
 	if f, ok := a.(*os.File); ok {
 		return exportFile(f, target)
+	}
+	if c, ok := a.(*Conn); ok {
+		return exportChannel(c, target)
 	}
 	if p, ok := a.(*PrefixConn); ok {
 		inner, ok := p.NetConn().(syscall.Conn)
@@ -103,6 +107,24 @@ func exportFile(f *os.File, target windows.Handle) (body []byte, undo func(), er
 	return binary.LittleEndian.AppendUint64(nil, uint64(theirs)), undo, nil
 }
 
+// channelKind is what a channel is on the wire: the end of a pipe.
+const channelKind = kindFile
+
+// exportChannel exports what a child could inherit: the end of a pair that is on no completion port for good.
+func exportChannel(c *Conn, target windows.Handle) (body []byte, undo func(), err error) {
+	t := c.t.(*pipeTransport)
+	err = c.whileWhole(func() error {
+		if t.child == nil {
+			return errors.New("only the second end that Pair returned can be sent, on Windows, and once")
+		}
+		t.child.Fd() // takes it off this process's completion port
+		var err error
+		body, undo, err = exportFile(t.child, target)
+		return err
+	})
+	return body, undo, err
+}
+
 // importEntry makes the attachment of an entry. An attachment that cannot be made is lost, not
 // fatal: the process may be out of handles. A body that makes no sense is a breach of the protocol.
 func importEntry(e entry) (*Attachment, error) {
@@ -163,14 +185,20 @@ func describe(a *Attachment) (what string, listens, stream bool) {
 // viaFile makes a T of the attachment by one of net's File functions, which duplicate the socket,
 // then closes the original.
 func viaFile[T any](a *Attachment, make func(*os.File) (T, error)) (T, error) {
-	if a.f == nil {
-		a.f = os.NewFile(uintptr(a.h), a.name)
-	}
-	v, err := make(a.f)
+	v, err := make(a.file())
 	if err == nil {
 		a.f.Close()
 	}
 	return v, err
+}
+
+// file returns the attachment's handle as an *os.File, which owns it from then on; the attachment
+// keeps the file, for another try or for Message.Close.
+func (a *Attachment) file() *os.File {
+	if a.f == nil {
+		a.f = os.NewFile(uintptr(a.h), a.name)
+	}
+	return a.f
 }
 
 func toConn(a *Attachment) (net.Conn, error) {
@@ -216,7 +244,34 @@ func toFile(a *Attachment) (*os.File, error) {
 	if what, _, _ := describe(a); a.kind != kindFile {
 		return nil, fmt.Errorf("it is %s", what)
 	}
-	return os.NewFile(uintptr(a.h), a.name), nil
+	return a.file(), nil
+}
+
+// toChannel takes the end of a pipe that the sender itself has made: this process will put handles into that which has the
+// other end.
+func toChannel(a *Attachment, l Limits) (*Conn, error) {
+	if what, _, _ := describe(a); a.kind != kindFile {
+		return nil, fmt.Errorf("it is %s", what)
+	}
+	if typ, err := windows.GetFileType(a.h); err != nil || typ != windows.FILE_TYPE_PIPE {
+		return nil, errors.New("it is a file that is no pipe")
+	}
+	sender, err := a.from.peer()
+	if err != nil {
+		return nil, err
+	}
+	made, err := credentials(a.h, clientEnd)
+	if err != nil {
+		return nil, err
+	}
+	if made.PID != sender.PID {
+		return nil, fmt.Errorf("process %d has sent it, and process %d has made it", sender.PID, made.PID)
+	}
+	f := a.file()
+	if err := f.SetDeadline(time.Time{}); err != nil { // a read that waits could not be ended
+		return nil, fmt.Errorf("it is no overlapped pipe: %w", err)
+	}
+	return newConn(&pipeTransport{f: f, cred: made, pair: elsewhere(sender, 0), end: 1}, "pair", l), nil
 }
 
 // toSocket is not for Windows, where reading a socket as a file has its own rules (ReadFile).

@@ -15,7 +15,7 @@ import (
 )
 
 // Conn is one end of a channel: a connection between two processes that carries messages both ways.
-// All its methods may be called from several goroutines at once.
+// All its methods may be called from several goroutines at once. It can be sent on another channel: see [Conn.Send].
 type Conn struct {
 	addr   addr
 	limits Limits
@@ -55,6 +55,8 @@ const (
 func newConn(t transport, a addr, l Limits) *Conn {
 	return &Conn{t: t, addr: a, limits: l.withDefaults()}
 }
+
+var _ syscall.Conn = (*Conn)(nil)
 
 // Dial connects to the listener at an endpoint and checks that the same user or root serves it.
 // The context bounds the connecting, not the channel.
@@ -97,7 +99,9 @@ func (d *Dialer) Dial(ctx context.Context, endpoint string) (*Conn, error) {
 //
 // An attachment is anything with a descriptor: *net.TCPConn, *net.TCPListener, *net.UDPConn,
 // *os.File (on Windows also one that has the handle of a section) and, except on Windows, *net.UnixConn and
-// *net.UnixListener. A type of your own needs a File method like theirs on Windows, or a socket that is
+// *net.UnixListener. A *Conn is one, too: the receiver goes on with that channel ([Attachment.Channel]), if no message is half sent or
+// half received on it, none waits for Receive in this process, and neither is called meanwhile; on Windows it must be the second end that
+// [Pair] returned, as for [Conn.PassTo]. The sender then closes its own. A type of your own needs a File method like theirs on Windows, or a socket that is
 // on no completion port. Send keeps nothing of data and of the attachments; the handles stay the
 // caller's to close. Closing one while Send runs is safe.
 //
@@ -120,6 +124,9 @@ func (c *Conn) send(data []byte, attachments []syscall.Conn) error {
 		return err
 	}
 	partial, err := c.t.send(&c.wbuf, data, attachments)
+	if err == nil {
+		c.noteChannels(attachments)
+	}
 	if cap(c.wbuf) > firstBody {
 		c.wbuf = nil // the odd huge table is not kept for ever
 	}
@@ -149,10 +156,22 @@ func (c *Conn) trySend(data []byte, attachments []syscall.Conn) (bool, error) {
 		return false, err
 	}
 	sent, err := c.t.trySend(&c.wbuf, data, attachments)
+	if sent && err == nil {
+		c.noteChannels(attachments)
+	}
 	if sent && err != nil {
 		c.breakChannel(fmt.Errorf("a message was cut short: %w", err))
 	}
 	return sent && err == nil, err
+}
+
+// noteChannels tells the end of a pair that this process keeps who has the other now.
+func (c *Conn) noteChannels(attachments []syscall.Conn) {
+	for _, a := range attachments {
+		if sent, ok := a.(*Conn); ok {
+			sent.t.sentTo(c.t)
+		}
+	}
 }
 
 // check holds a message to the limits.
@@ -199,8 +218,11 @@ func checkAttachment(a syscall.Conn) error {
 
 // entryFor is what the frame says of an attachment, but for the body.
 func entryFor(a syscall.Conn) entry {
-	if f, ok := a.(*os.File); ok {
-		return entry{kind: kindFile, name: f.Name()}
+	switch a := a.(type) {
+	case *os.File:
+		return entry{kind: kindFile, name: a.Name()}
+	case *Conn:
+		return entry{kind: channelKind}
 	}
 	return entry{kind: kindSocket}
 }
@@ -263,6 +285,9 @@ func (c *Conn) receive() (*Message, error) {
 	table, data := body[:head.table:head.table], body[head.table:]
 	entries, err := parseTable(table, int(head.count))
 	attachments, claimErr := c.t.claim(entries, int(head.count), start, start+headerLen+uint64(head.size()))
+	for _, a := range attachments {
+		a.from = c.t
+	}
 	m := &Message{Data: data, attachments: attachments}
 	if err == nil {
 		err = claimErr
@@ -367,7 +392,8 @@ func (c *Conn) whyBroken() error {
 }
 
 // Peer says who is at the other end, as the kernel knew it when the channel was made. For the end of
-// a [Pair] whose other end was given to a child with [Conn.PassTo] it is that child, once started.
+// a [Pair] whose other end was given to a child with [Conn.PassTo] it is that child, once started; if that
+// was sent to another process, as an attachment, it is that process.
 func (c *Conn) Peer() (Peer, error) {
 	p, err := c.t.peer()
 	return p, opError("peer", c.addr, err)
@@ -414,6 +440,45 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 // have to take turns.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return opError("set", c.addr, c.t.setWriteDeadline(t))
+}
+
+// SyscallConn lets Send of another channel take this one as an attachment; see there. Control of what it returns
+// fails where that cannot be: there is no use for it otherwise. Read and Write return [errors.ErrUnsupported].
+func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	if err := c.usable(); err != nil {
+		return nil, opError("raw", c.addr, err)
+	}
+	return rawChannel{c}, nil
+}
+
+// rawChannel gives the descriptor of a channel to who passes it on.
+type rawChannel struct{ c *Conn }
+
+func (r rawChannel) Control(f func(fd uintptr)) error {
+	return r.c.whileWhole(func() error { return r.c.t.control(f) })
+}
+
+func (rawChannel) Read(func(uintptr) bool) error  { return errors.ErrUnsupported }
+func (rawChannel) Write(func(uintptr) bool) error { return errors.ErrUnsupported }
+
+// whileWhole calls f while nothing is sent or received here, unless some of the stream is in this process: who gets the channel
+// would begin in the middle of a message.
+func (c *Conn) whileWhole(f func() error) error {
+	if !c.rmu.TryLock() {
+		return errors.New("a Receive is under way on the channel")
+	}
+	defer c.rmu.Unlock()
+	if !c.wmu.TryLock() {
+		return errors.New("a Send is under way on the channel")
+	}
+	defer c.wmu.Unlock()
+	if err := c.usable(); err != nil {
+		return err
+	}
+	if in := &c.in; in.open || in.r < in.w {
+		return errors.New("some of what came on the channel was not received yet, and would be lost")
+	}
+	return f()
 }
 
 // LocalAddr returns the endpoint's path; both ends have the same.

@@ -39,7 +39,8 @@ type Attachment struct {
 	open bool
 	kind kind
 	name string
-	err  error // why it is not open
+	from transport // which it came on
+	err  error     // why it is not open
 }
 
 // newAttachment takes over h.
@@ -75,6 +76,16 @@ func (a *Attachment) PacketConn() (net.PacketConn, error) {
 // File takes the attachment as a file, by the name that the sender had for it. It has the same
 // offset as the sender's, and moves it. A pipe has deadlines if it had them at the sender.
 func (a *Attachment) File() (*os.File, error) { return take(a, "file", toFile) }
+
+// Channel takes the attachment as a channel, whose messages l bounds: what the sender passed to Send was a *Conn. On
+// Unix any connected Unix-domain stream socket will do. The channel is as it was: what the process at its other end has sent
+// and nobody has received comes here.
+//
+// Its Peer is, for an end of a [Pair], the process that sent the attachment; else it is who the kernel says,
+// which is who was there when the channel was made.
+func (a *Attachment) Channel(l Limits) (*Conn, error) {
+	return take(a, "channel", func(a *Attachment) (*Conn, error) { return toChannel(a, l) })
+}
 
 // Socket takes a stream socket as a file, and leaves it as it is: what Conn would do to it (net.FileConn
 // sets options, which the sender's copy shares) is not done, and no further descriptor is needed. The

@@ -77,13 +77,17 @@ func Inherited() (*Conn, error) {
 
 var inheritedMu sync.Mutex
 
-// passed is shared by the two ends of a pair: the command that one of them was passed to.
+// passed is shared by the two ends of a pair that are in one process: what became of one of them.
 type passed struct {
 	mu     sync.Mutex
-	cmd    *exec.Cmd
-	end    int // of the two, which was passed to cmd
-	parent int // in a child, the process that has the other end
+	end    int       // of the two, which is elsewhere
+	cmd    *exec.Cmd // there: in a child
+	peer   *Peer     // or in another process
+	parent int       // in a child, the process that has the other end
 }
+
+// elsewhere returns the shared part of an end that came from another process: that has the other.
+func elsewhere(sender Peer, other int) *passed { return &passed{peer: &sender, end: other} }
 
 func (p *passed) set(cmd *exec.Cmd, end int) {
 	p.mu.Lock()
@@ -91,19 +95,29 @@ func (p *passed) set(cmd *exec.Cmd, end int) {
 	p.cmd, p.end = cmd, end
 }
 
-// pid returns the process that has the other end than end: a child if that was passed on, else this
-// one. The error is for a child that was not started.
-func (p *passed) pid(end int) (int, error) {
+// sent notes that an end was sent to another process.
+func (p *passed) sent(to Peer, end int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.parent != 0 {
-		return p.parent, nil
+	p.peer, p.end = &to, end
+}
+
+// other returns who has the other end than end: the process that it was sent to, or came from; a child if it was passed
+// on; else this process, which is what the kernel says. The error is for a child that was not started.
+func (p *passed) other(end int, made Peer) (Peer, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.peer != nil && p.end != end:
+		return *p.peer, nil
+	case p.parent != 0:
+		made.PID = p.parent
+	case p.cmd == nil || p.end == end:
+		made.PID = os.Getpid()
+	case p.cmd.Process == nil:
+		return Peer{}, errors.New("the child that has the other end was not started")
+	default:
+		made.PID = p.cmd.Process.Pid
 	}
-	if p.cmd == nil || p.end == end {
-		return os.Getpid(), nil
-	}
-	if p.cmd.Process == nil {
-		return 0, errors.New("the child that has the other end was not started")
-	}
-	return p.cmd.Process.Pid, nil
+	return made, nil
 }

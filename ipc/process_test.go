@@ -106,6 +106,20 @@ func answer(c *ipc.Conn, m *ipc.Message) error {
 			return err
 		}
 		return answerLine(conn)
+	case "channel":
+		ch, err := m.Attachments()[0].Channel(ipc.Limits{})
+		if err != nil {
+			return err
+		}
+		defer ch.Close()
+		p, err := ch.Peer()
+		if err != nil {
+			return err
+		}
+		if p.PID != os.Getppid() {
+			return fmt.Errorf("the peer is process %d, want %d, which has sent the channel", p.PID, os.Getppid())
+		}
+		return answerAll(ch)
 	case "deadline":
 		conn, err := m.Attachments()[0].Conn()
 		if err != nil {
@@ -273,6 +287,24 @@ func testBetween(t *testing.T, c *ipc.Conn, cmd *exec.Cmd) {
 		if all, err := io.ReadAll(r); err != nil || string(all) != pid+"\n" {
 			t.Errorf("read %q, %v", all, err)
 		}
+	})
+	t.Run("a channel", func(t *testing.T) {
+		ours, theirs := newPair(t)
+		if err := c.Send([]byte("channel"), theirs); err != nil {
+			t.Fatal(err)
+		}
+		theirs.Close()
+		if p := must(ours.Peer())(t); p.PID != cmd.Process.Pid {
+			t.Errorf("its other end has process %d, want %s", p.PID, pid)
+		}
+		client, server := tcpPair(t, "tcp4", "127.0.0.1:0")
+		io.WriteString(client, "hello\n")
+		if err := ours.Send([]byte("conn "), server); err != nil {
+			t.Fatal(err)
+		}
+		server.Close()
+		expect(t, client, pid+" hello\n")
+		ours.Close()
 	})
 	if err := c.Close(); err != nil {
 		t.Error(err)

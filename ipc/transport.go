@@ -31,6 +31,13 @@ type transport interface {
 	drop()
 
 	peer() (Peer, error)
+
+	// control calls f with the descriptor, for it to be sent on another channel.
+	control(f func(fd uintptr)) error
+
+	// sentTo notes that this end was sent on the channel given.
+	sentTo(transport)
+
 	passTo(cmd *exec.Cmd) (value string, err error)
 	setReadDeadline(time.Time) error
 	setWriteDeadline(time.Time) error

@@ -89,9 +89,19 @@ func (w *wire) credentials() (p Peer, err error) {
 func (t *unixTransport) peer() (Peer, error) {
 	p, err := t.cred, t.credErr
 	if err == nil && t.pair != nil {
-		p.PID, err = t.pair.pid(t.end)
+		p, err = t.pair.other(t.end, p)
 	}
 	return p, err
+}
+
+func (t *unixTransport) control(f func(uintptr)) error {
+	return t.w.control(func(fd int) { f(uintptr(fd)) })
+}
+
+func (t *unixTransport) sentTo(on transport) {
+	if to, err := on.peer(); err == nil && t.pair != nil {
+		t.pair.sent(to, t.end)
+	}
 }
 
 func dial(ctx context.Context, path string) (transport, error) {

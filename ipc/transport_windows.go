@@ -70,9 +70,19 @@ func newPipeTransport(c winioConn, end pipeEnd) *pipeTransport {
 func (t *pipeTransport) peer() (Peer, error) {
 	p, err := t.cred, t.credErr
 	if err == nil && t.pair != nil {
-		p.PID, err = t.pair.pid(t.end)
+		p, err = t.pair.other(t.end, p)
 	}
 	return p, err
+}
+
+// control is not for Windows: see exportChannel.
+func (t *pipeTransport) control(func(uintptr)) error { return errors.ErrUnsupported }
+
+func (t *pipeTransport) sentTo(on transport) {
+	t.child = nil
+	if to, err := on.peer(); err == nil {
+		t.pair.sent(to, t.end)
+	}
 }
 
 func (t *pipeTransport) send(scratch *[]byte, data []byte, attachments []syscall.Conn) (partial bool, err error) {

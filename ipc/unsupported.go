@@ -15,6 +15,8 @@ const network = "ipc"
 
 type handle = int
 
+const channelKind = kindSocket
+
 var errUnsupported = fmt.Errorf("package ipc does not know %s: %w", runtime.GOOS, errors.ErrUnsupported)
 
 func isPath(string) bool                                   { return false }
@@ -32,4 +34,5 @@ func toConn(*Attachment) (net.Conn, error)                 { return nil, errUnsu
 func toListener(*Attachment) (net.Listener, error)         { return nil, errUnsupported }
 func toPacketConn(*Attachment) (net.PacketConn, error)     { return nil, errUnsupported }
 func toFile(*Attachment) (*os.File, error)                 { return nil, errUnsupported }
+func toChannel(*Attachment, Limits) (*Conn, error)         { return nil, errUnsupported }
 func toSocket(*Attachment) (*os.File, error)               { return nil, errUnsupported }

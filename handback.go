@@ -1,0 +1,196 @@
+package usher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"time"
+
+	"github.com/go-usher/usher/ipc"
+)
+
+// The way back. A taker that wants to hand a connection back makes a pair of channels and sends one of the two to the giver
+// (msgBack). There the roles are reversed, and all is as on any channel: so what holds for a handover holds for one back. The
+// taker's side is a Target that lives as long as its taking, and makes a new channel when the last has ended; the giver's is a
+// Listener that lives as long as its giving.
+
+var (
+	errNotReturnable = fmt.Errorf("it came from no giver that takes connections back: %w", errors.ErrUnsupported)
+	errGiverGone     = fmt.Errorf("the channel that it came on has ended: %w", net.ErrClosed)
+)
+
+// takesBack says whether the giver can be handed a connection back, as far as this side knows.
+func (t *taking) takesBack() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.returns && !t.ends.silent
+}
+
+// target returns that which hands back to the giver.
+func (t *taking) target() (*Target, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.returns {
+		return nil, errNotReturnable
+	}
+	if t.ends.silent {
+		return nil, errGiverGone
+	}
+	if t.back == nil {
+		t.back = new(Dialer).newTarget(addr(t.c.LocalAddr().String()))
+		t.back.reach = t.reachGiver
+	}
+	return t.back, nil
+}
+
+// reachGiver makes a channel to the giver and greets it there. There is one call at a time.
+func (t *taking) reachGiver(ctx context.Context) (*giving, error) {
+	ours, theirs, err := ipc.Pair()
+	if err != nil {
+		return nil, err
+	}
+	d := &departure{c: theirs, done: make(chan error, 1)}
+	if err := t.sendAway(ctx, d); err != nil {
+		ours.Close()
+		return nil, err
+	}
+	if keepsSent {
+		defer theirs.Close()
+	}
+	return newGiving(ctx, ours, hooks{addr: t.back.addr})
+}
+
+// departure is the end of a channel on its way to the giver. It is sent by the goroutine that sends everything else: only that
+// can wait for a giver that does not read.
+type departure struct {
+	c    *ipc.Conn
+	done chan error // told once; has room for that
+}
+
+// sendAway has d sent, and waits for that: on Windows the end that stays here does not know before who has the other.
+func (t *taking) sendAway(ctx context.Context, d *departure) error {
+	t.mu.Lock()
+	if t.ends.silent {
+		t.mu.Unlock()
+		d.c.Close()
+		return errGiverGone
+	}
+	t.wayBack = d
+	t.mu.Unlock()
+	t.wake()
+	select {
+	case err := <-d.done:
+		return err
+	case <-ctx.Done():
+	}
+	t.mu.Lock()
+	waits := t.wayBack == d
+	if waits {
+		t.wayBack = nil
+	}
+	t.mu.Unlock()
+	if waits {
+		d.c.Close()
+	} else if keepsSent { // nobody else closes it
+		go func() {
+			<-d.done
+			d.c.Close()
+		}()
+	}
+	return contextError(ctx, "the giver reads nothing")
+}
+
+// keepsSent says whether a descriptor that is on its way may be lost with the sender's copy, as package ipc tells of macOS. Elsewhere
+// that is closed at once, so that a giver which drops what it was sent ends the channel by that.
+const keepsSent = runtime.GOOS == "darwin"
+
+// send sends it. If the channel to the giver has ended, that is seen by who sends or reads next.
+func (d *departure) send(c *ipc.Conn) {
+	err := c.Send(appendBack(nil), d.c)
+	if err != nil && (ended(err) == io.EOF || errors.Is(err, net.ErrClosed)) {
+		err = fmt.Errorf("%w: %w", errGiverGone, err)
+	}
+	if err != nil || !keepsSent {
+		d.c.Close()
+	}
+	d.done <- err
+}
+
+// cancel closes what will not be sent, and says why.
+func (d *departure) cancel(why error) {
+	d.c.Close()
+	d.done <- why
+}
+
+// beGivenBack listens on the channel that came with m, in place of the last one: so a taker has one at most. It has ended
+// the last itself, though this side may not have seen that yet.
+func (g *giving) beGivenBack(m *ipc.Message) error {
+	if len(m.Attachments()) != 1 {
+		return fmt.Errorf("%w: it hands back on %d channels, want one", ipc.ErrProtocol, len(m.Attachments()))
+	}
+	a := m.Attachments()[0]
+	if g.hooks.returned == nil || a.Err() != nil { // the taker finds the channel closed
+		return nil
+	}
+	c, err := a.Channel(channelLimits)
+	if isSystems(err) { // out of descriptors, as with those that did not arrive
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: it hands back on what is no channel: %w", ipc.ErrProtocol, err)
+	}
+	l := new(ListenConfig).listenOn(c)
+	g.mu.Lock()
+	last, dropped := g.back, g.dropped
+	g.back = l
+	g.mu.Unlock()
+	if last != nil {
+		last.Close()
+	}
+	if dropped {
+		l.Close()
+		return nil
+	}
+	g.hooks.calls.Go(func() { g.acceptReturned(l) })
+	return nil
+}
+
+// dropBack ends the way back at once, and for good.
+func (g *giving) dropBack() {
+	g.mu.Lock()
+	g.dropped = true
+	back := g.back
+	g.mu.Unlock()
+	if back != nil {
+		back.Close()
+	}
+}
+
+// backLinger is for a taker that lives, and ends its channel but not the way back.
+const backLinger = 2 * time.Second
+
+// endBack ends the way back when the channel has ended. What a taker has sent before it died is accepted, as from any giver:
+// the end of the way back comes behind it.
+func (g *giving) endBack() {
+	g.mu.Lock()
+	back, mayCome := g.back, g.owed > 0 && !g.dropped
+	g.mu.Unlock()
+	if back != nil && mayCome {
+		time.AfterFunc(backLinger, func() { back.Close() })
+	} else if back != nil {
+		back.Close()
+	}
+}
+
+func (g *giving) acceptReturned(l *Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		g.hooks.calls.Go(func() { g.hooks.returned(c.(*Conn)) })
+	}
+}

@@ -1,0 +1,404 @@
+package usherhttp
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-usher/usher"
+)
+
+// DefaultShutdownTimeout is how long the end of a [Server] may take unless told otherwise.
+const DefaultShutdownTimeout = 30 * time.Second
+
+// Serve serves HTTP on the connections that come to l, until ctx ends or another process takes the endpoint over; see
+// [Server.Serve].
+func Serve(ctx context.Context, l *usher.Listener, s *http.Server) error {
+	return (&Server{HTTP: s}).Serve(ctx, l)
+}
+
+// Server has options for serving. Its zero value serves [http.DefaultServeMux].
+type Server struct {
+	// HTTP is the server, of which Serve sets Handler, ConnContext and ConnState to functions that call those which it
+	// finds there. It serves once, as one that is shut down does not serve again. If its TLSConfig is not nil the connections
+	// are TLS, with the certificates of that. Nil means the zero value.
+	HTTP *http.Server
+
+	// ShutdownTimeout is how long requests under way may take when the end has come; then their connections are closed.
+	// Zero means [DefaultShutdownTimeout], and a negative one that there is no limit.
+	ShutdownTimeout time.Duration
+}
+
+// Serve serves HTTP on the connections that come to l, which it takes over, until ctx ends, l is closed, or another process
+// takes the endpoint over ([usher.ErrReplaced]). Then it ends:
+//
+//   - What was not claimed goes back to the giver; see [usher.Listener.Shutdown].
+//   - Requests under way are answered, as is the first of a connection that was claimed just before, for which net/http's own
+//     Shutdown would do nothing. That one is awaited for 5 seconds.
+//   - Connections on which no request is under way, now or when it has been answered, are handed on, with what has come of the
+//     next: to the process that has taken the endpoint over, or else to their giver, if that takes them back
+//     ([usher.Conn.Returnable]; on Windows none does then, for no channel outlives its listener there). The door gives a
+//     client as long for its next request there as a new one has for its first.
+//   - Connections that nobody takes, and those that cannot be handed on, such as those of TLS, are closed as soon as no request
+//     is under way on them. The last answer tells the client so.
+//   - Reports of the ends of connections go out.
+//
+// It returns nil when all that is done. If it was not by ShutdownTimeout, connections with a request under way are closed, and
+// the error is [os.ErrDeadlineExceeded]. If s.HTTP cannot serve, or somebody else closes it or shuts it down, it returns at once
+// what [http.Server.Serve] or [http.Server.ServeTLS] does, such as [http.ErrServerClosed]. Hijacked connections are not
+// waited for.
+func (s *Server) Serve(ctx context.Context, l *usher.Listener) error {
+	v := newServing(s.HTTP, l)
+	defer l.Close()
+	served := make(chan error, 1)
+	go func() { served <- v.serve() }()
+	select {
+	case err := <-served:
+		return err
+	case <-v.ended:
+	case <-ctx.Done():
+	}
+	end, cancel := s.end()
+	defer cancel()
+	go l.Shutdown(end) // Accept ends before that has
+	<-v.ended
+	if v.stopped.Load() {
+		return <-served
+	}
+	err := v.end(end)
+	<-served
+	v.report(end)
+	return err
+}
+
+// end returns the context in which all is to have ended.
+func (s *Server) end() (context.Context, context.CancelFunc) {
+	switch {
+	case s.ShutdownTimeout < 0:
+		return context.WithCancel(context.Background())
+	case s.ShutdownTimeout == 0:
+		return context.WithTimeout(context.Background(), DefaultShutdownTimeout)
+	}
+	return context.WithTimeout(context.Background(), s.ShutdownTimeout)
+}
+
+const (
+	// dueTimeout is how long a request is awaited on a connection that was claimed before the end, as net/http awaits it.
+	dueTimeout = 5 * time.Second
+
+	// handOnTimeout is for one connection and a process that does not claim it.
+	handOnTimeout = 5 * time.Second
+
+	// dialTimeout and dialPause are for a successor that does not answer. On Windows nobody listens at the endpoint for some
+	// milliseconds when it is taken over.
+	dialTimeout = 2 * time.Second
+	dialPause   = 5 * time.Millisecond
+
+	// reportTimeout is for the reports of the last connections when all the time has been used up.
+	reportTimeout = time.Second
+)
+
+// serving is one run of a Server. It is the listener of the http.Server, whose Accept returns when the server is closed, not when
+// the usher.Listener is: what could not be handed on may come again.
+type serving struct {
+	http    *http.Server
+	l       *usher.Listener
+	handler http.Handler // nil means http.DefaultServeMux
+	tls     bool         // asked for; the http.Server gives itself a TLSConfig for other reasons
+
+	ended   chan struct{} // closed when l returns no more connections
+	err     error         // why; read it after ended
+	kept    chan *conn    // that could not be handed on, with a request
+	stopped atomic.Bool   // the http.Server was closed before l had ended
+	done    chan struct{} // closed when the http.Server is
+	once    sync.Once
+
+	way       atomic.Pointer[way] // nil until the server is leaving
+	unsettled sync.WaitGroup      // of connections
+
+	mu       sync.Mutex
+	conns    map[*conn]struct{}
+	failures int // connections that could not be handed on
+	failure  error
+}
+
+// newServing hooks itself in.
+func newServing(s *http.Server, l *usher.Listener) *serving {
+	if s == nil {
+		s = new(http.Server)
+	}
+	v := &serving{
+		http: s, l: l, handler: s.Handler, tls: s.TLSConfig != nil,
+		ended: make(chan struct{}), kept: make(chan *conn), done: make(chan struct{}), conns: make(map[*conn]struct{}),
+	}
+	s.Handler = v
+	connContext, connState := s.ConnContext, s.ConnState
+	s.ConnContext = func(ctx context.Context, nc net.Conn) context.Context {
+		ctx = context.WithValue(ctx, connKey{}, connOf(nc))
+		if connContext == nil {
+			return ctx
+		}
+		return connContext(ctx, nc)
+	}
+	s.ConnState = func(nc net.Conn, state http.ConnState) {
+		if c := connOf(nc); c != nil {
+			c.changed(state)
+		}
+		if connState != nil {
+			connState(nc, state)
+		}
+	}
+	return v
+}
+
+type connKey struct{}
+
+// connOf returns the connection of which the server has nc; nil if that is not one of Serve's.
+func connOf(nc net.Conn) *conn {
+	if t, ok := nc.(*tls.Conn); ok {
+		nc = t.NetConn()
+	}
+	c, _ := nc.(*conn)
+	return c
+}
+
+// connIn returns the connection of a request; nil if that is not one of Serve's.
+func connIn(r *http.Request) *conn {
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	return c
+}
+
+// Conn returns the connection that a request has come on, for what the giver has told of it: [usher.Conn.Info],
+// [usher.Conn.Giver]. Reading, writing and closing it is the server's. It is nil for a request that was not served by this package.
+func Conn(r *http.Request) *usher.Conn {
+	if c := connIn(r); c != nil {
+		return c.Conn
+	}
+	return nil
+}
+
+func (v *serving) serve() error {
+	if v.tls {
+		return v.http.ServeTLS(v, "", "")
+	}
+	return v.http.Serve(v)
+}
+
+// Accept returns what l does, then what is kept.
+func (v *serving) Accept() (net.Conn, error) {
+	select {
+	case <-v.ended:
+	default:
+		c, err := v.l.Accept()
+		if err == nil {
+			return v.track(c.(*usher.Conn), follower{}), nil
+		}
+		v.err = err
+		close(v.ended)
+	}
+	select {
+	case c := <-v.kept:
+		return c, nil
+	case <-v.done:
+		return nil, v.err
+	}
+}
+
+// Close is called by the http.Server.
+func (v *serving) Close() error {
+	v.once.Do(func() {
+		select {
+		case <-v.ended:
+		default:
+			v.stopped.Store(true)
+			v.l.Close()
+		}
+		close(v.done)
+	})
+	return nil
+}
+
+func (v *serving) Addr() net.Addr { return v.l.Addr() }
+
+// track makes a connection one of the server's.
+func (v *serving) track(uc *usher.Conn, f follower) *conn {
+	if v.tls {
+		f.lose()
+	}
+	c := &conn{Conn: uc, v: v, f: f, due: true}
+	v.unsettled.Add(1)
+	v.mu.Lock()
+	v.conns[c] = struct{}{}
+	v.mu.Unlock()
+	return c
+}
+
+func (v *serving) forget(c *conn) {
+	v.mu.Lock()
+	delete(v.conns, c)
+	v.mu.Unlock()
+}
+
+func (v *serving) each(f func(*conn)) {
+	v.mu.Lock()
+	conns := slices.Collect(maps.Keys(v.conns))
+	v.mu.Unlock()
+	for _, c := range conns {
+		f(c)
+	}
+}
+
+// ServeHTTP is the http.Server's handler.
+func (v *serving) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if c := connIn(r); c != nil && c.arrived(r) && r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
+	if v.handler == nil {
+		http.DefaultServeMux.ServeHTTP(w, r)
+		return
+	}
+	v.handler.ServeHTTP(w, r)
+}
+
+// end sees to what there is when l has ended.
+func (v *serving) end(ctx context.Context) error {
+	v.leave(ctx)
+	err := v.http.Shutdown(ctx) // closes what rests and could not be handed on, and waits for the rest
+	if way := v.way.Load(); way.successor != nil {
+		way.successor.Close()
+	}
+	v.mu.Lock()
+	n, failure := v.failures, v.failure
+	v.mu.Unlock()
+	if n > 0 {
+		v.logf("usherhttp: connections that could not be handed on: %d; the last of them: %v", n, failure)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		v.http.Close()
+		return fmt.Errorf("serve %v: connections were closed with requests under way: %w", v.l.Addr(), os.ErrDeadlineExceeded)
+	}
+	if !errors.Is(v.err, net.ErrClosed) {
+		return v.err
+	}
+	return nil
+}
+
+// leave hands on what can be, now or when its request is answered, and waits until that is done and nothing is due.
+func (v *serving) leave(ctx context.Context) {
+	v.way.Store(&way{ctx: ctx, successor: v.dialSuccessor(ctx)})
+	v.each((*conn).leave)
+	late := time.AfterFunc(dueTimeout, func() { v.each((*conn).expectNoMore) })
+	defer late.Stop()
+	settled := make(chan struct{})
+	go func() {
+		v.unsettled.Wait()
+		close(settled)
+	}()
+	select {
+	case <-settled:
+	case <-ctx.Done():
+	}
+}
+
+// dialSuccessor returns nil if there is none.
+func (v *serving) dialSuccessor(ctx context.Context) *usher.Target {
+	if !errors.Is(v.err, usher.ErrReplaced) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	for {
+		t, err := usher.Dial(ctx, v.l.Addr().String())
+		if err == nil {
+			return t
+		}
+		if ctx.Err() != nil || !errors.Is(err, fs.ErrNotExist) {
+			v.logf("usherhttp: nothing is handed on to the successor: %v", err)
+			return nil
+		}
+		time.Sleep(dialPause)
+	}
+}
+
+// way is where connections go when the server is leaving.
+type way struct {
+	ctx       context.Context
+	successor *usher.Target // nil if there is none
+}
+
+// errNobody is for a connection that could be given back a moment ago.
+var errNobody = errors.New("there is nobody to take it")
+
+func (w *way) handOn(o *usher.Offer, returnable bool) error {
+	ctx, cancel := context.WithTimeout(w.ctx, handOnTimeout)
+	defer cancel()
+	err := errNobody
+	if w.successor != nil {
+		if err = w.successor.Handoff(ctx, o); err == nil {
+			return nil
+		}
+	}
+	if returnable {
+		if err = o.HandBack(ctx); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// reclaim is for an offer that nobody has claimed. If a request has come, it is served here, for its client has done nothing wrong.
+func (v *serving) reclaim(o *usher.Offer) {
+	uc, err := o.Reclaim()
+	if err != nil {
+		v.failed(err)
+		return
+	}
+	if uc.Buffered() == 0 {
+		uc.Close()
+		return
+	}
+	c := v.track(uc, follower{state: lost})
+	select {
+	case v.kept <- c:
+	case <-v.done:
+		c.Close()
+		c.changed(http.StateClosed)
+	}
+}
+
+// failed counts, so that one line in the log says it all.
+func (v *serving) failed(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.failures++
+	v.failure = err
+}
+
+// report waits until the givers have heard how the last connections have ended.
+func (v *serving) report(ctx context.Context) {
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.Background(), reportTimeout)
+		defer cancel()
+	}
+	_ = v.l.Shutdown(ctx) // what it says is that l is closed, or that reports were lost, which are no promise
+}
+
+func (v *serving) logf(format string, args ...any) {
+	if v.http.ErrorLog != nil {
+		v.http.ErrorLog.Printf(format, args...)
+		return
+	}
+	log.Printf(format, args...)
+}
