@@ -23,7 +23,8 @@ type Conn struct {
 	giver         ipc.Peer
 	local, remote net.Addr
 	closed        atomic.Bool
-	tally         atomic.Pointer[tally] // for the report of the end; nil if nobody wants one, or it has gone
+	tally         atomic.Pointer[tally]    // for the report of the end; nil if nobody wants one, or it has gone
+	home          atomic.Pointer[Listener] // that it came to; nil if it came to none, or has gone
 }
 
 var (
@@ -67,12 +68,10 @@ func (c *Conn) Info() Info { return c.info }
 // was made. It is the zero Peer for a connection from [Offer.Reclaim].
 func (c *Conn) Giver() ipc.Peer { return c.giver }
 
-// Returnable says whether the connection's giver takes it back ([Offer.HandBack]): it was handed over by one that does ([Dialer.Returned]),
-// and that channel lives. It is a hint: the giver may be gone the next moment. It says nothing of a connection that is closed, or
-// on offer.
+// Returnable says whether there is a giver to take the connection back, as [Offer.HandBack] says, and whose channel lives. It is a hint:
+// the giver may be gone the next moment. It is false for a connection that is closed, or on offer.
 func (c *Conn) Returnable() bool {
-	y := c.tally.Load()
-	return y != nil && y.from.takesBack()
+	return !c.closed.Load() && takerBack(c.tally.Load(), c.home.Load(), &c.info) != nil
 }
 
 // Read reads what is left of the prefix, whatever the deadline, then from the connection.

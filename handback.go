@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/go-usher/usher/ipc"
@@ -24,9 +26,37 @@ var (
 
 // takesBack says whether the giver can be handed a connection back, as far as this side knows.
 func (t *taking) takesBack() bool {
+	if !t.greeted.Load() {
+		return false
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.returns && !t.ends.silent
+}
+
+// takerBack returns the channel to the giver that takes back a connection, nil if none does: that which it came on, or, of one that
+// was accepted at a named listener, another of the listener home that it came to. A front door names its listeners: a connection that
+// outlives it, or goes from a taker to its successor, can be handed back to the next one.
+func takerBack(y *tally, home *Listener, info *Info) *taking {
+	if y != nil && y.from.takesBack() {
+		return y.from
+	}
+	if home == nil || info.Listener == "" {
+		return nil
+	}
+	for _, t := range home.givers() {
+		if t.takesBack() {
+			return t
+		}
+	}
+	return nil
+}
+
+// givers returns the channels on which givers may take connections back.
+func (l *Listener) givers() []*taking {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.AppendSeq(slices.Collect(maps.Keys(l.channels)), maps.Keys(l.reporting))
 }
 
 // target returns that which hands back to the giver.

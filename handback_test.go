@@ -104,6 +104,57 @@ func TestAConnectionGoesBack(t *testing.T) {
 	h.silence(t)
 }
 
+// TestAnotherGiverStandsIn takes back what came from one that is gone, or from the taker before this one, if it was accepted at a
+// listener with a name; no other, and not from a taker whose giver is there.
+func TestAnotherGiverStandsIn(t *testing.T) {
+	faults.NoLeak(t)
+	for _, tt := range []struct {
+		name     string
+		first    func(t *testing.T, path string) *usher.Target
+		listener string
+		want     bool
+	}{
+		{"its giver is gone", func(t *testing.T, path string) *usher.Target { return newHome().dial(t, path) }, "web", true},
+		{"it came from a taker", func(t *testing.T, path string) *usher.Target { return must(usher.Dial(within(t, timeout), path))(t) }, "web", true},
+		{"it has no listener", func(t *testing.T, path string) *usher.Target { return newHome().dial(t, path) }, "", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := listen(t, usher.ListenConfig{})
+			path := l.Addr().String()
+			first := tt.first(t, path)
+			client, server := tcpPair(t)
+			c := take(t, first, l, newOffer(t, server, "", usher.Info{Listener: tt.listener}))
+			first.Close()
+			for c.Returnable() { // until its end is heard of
+				time.Sleep(time.Millisecond)
+			}
+
+			second := newHome()
+			target := second.dial(t, path)
+			_, its := tcpPair(t)
+			take(t, target, l, newOffer(t, its, "", usher.Info{})).Close() // so that it is connected for certain
+			if c.Returnable() != tt.want {
+				t.Fatalf("returnable: %t", c.Returnable())
+			}
+			o := newOffer(t, c, "", c.Info())
+			err := o.HandBack(within(t, timeout))
+			if !tt.want {
+				if err == nil {
+					t.Fatal("it went back")
+				}
+				must(o.Reclaim())(t).Close()
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := second.back(t)
+			checkConversation(t, client, got)
+			got.Close()
+		})
+	}
+}
+
 // TestAFailedWayBack leaves the connection with the taker, which can try again, until it works.
 func TestAFailedWayBack(t *testing.T) {
 	faults.NoLeak(t)

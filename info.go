@@ -18,7 +18,8 @@ type Info struct {
 	// Route is the giver's name for the rule by which it chose this taker.
 	Route string
 
-	// Listener is the giver's name for where it accepted the connection.
+	// Listener is the giver's name for where it accepted the connection. Of one that has it, givers at the same endpoint may stand in for
+	// each other when it is handed back; see [Offer.HandBack].
 	Listener string
 
 	// ServerName is the host that the client named in its TLS ClientHello (RFC 6066 section 3).

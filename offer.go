@@ -24,6 +24,7 @@ type Offer struct {
 	// The report that is due to whoever has handed the connection to this process, and how much of it is
 	// certain now: nothing happens to the connection while it is on offer.
 	tally          *tally
+	home           *Listener // that it came to
 	received, sent int64
 
 	// outcome has room for what comes of a Handoff, and is made for the first. It is the offer's, not the slot's: that
@@ -104,6 +105,7 @@ func newOffer(c net.Conn, prefix []byte, info Info) (*Offer, error) {
 		return nil, err
 	}
 	if handed != nil {
+		o.home = handed.home.Swap(nil)
 		o.tally = handed.tally.Swap(nil)  // so that closing what is left of c reports nothing
 		o.tally.read(-int64(len(prefix))) // whoever reclaims it reads that once more
 	}
@@ -160,10 +162,12 @@ func (o *Offer) end(handedOver bool) {
 }
 
 // HandBack hands the connection to the giver that it came from: o was made by NewOffer of a [*Conn] that [Listener.Accept]
-// returned, or that Reclaim has made of such an offer. It is a handover as any other: HandBack returns nil if and only if the giver has claimed
+// returned, or that Reclaim has made of such an offer. If that giver is gone, or takes none back, another one that has a channel to the same
+// Listener can take its place for a connection whose [Info.Listener] is named, as a front door's are: the door that was started after it, say.
+// It is a handover as any other: HandBack returns nil if and only if the giver has claimed
 // the connection, at the latest when ctx ends, and the errors are those of [Target.Handoff]. On every error the connection is
-// still this process's: Reclaim it, hand it to another process, or try again. The error is [errors.ErrUnsupported] if the giver takes none
-// back, and [net.ErrClosed] if its channel has ended; see [Conn.Returnable].
+// still this process's: Reclaim it, hand it to another process, or try again. The error is [errors.ErrUnsupported] if no giver takes any
+// back, and [net.ErrClosed] if the channel has ended of the one that would; see [Conn.Returnable].
 func (o *Offer) HandBack(ctx context.Context) error {
 	t, err := o.wayBack()
 	if err != nil {
@@ -179,10 +183,13 @@ func (o *Offer) wayBack() (*Target, error) {
 	if o.state == offerSpent {
 		return nil, errSpent
 	}
+	if t := takerBack(o.tally, o.home, &o.info); t != nil {
+		return t.target()
+	}
 	if o.tally == nil {
 		return nil, errNotReturnable
 	}
-	return o.tally.from.target()
+	return o.tally.from.target() // which says why not
 }
 
 // Reclaim returns the connection of an offer that was not handed over, prefix first, and spends the
@@ -206,6 +213,7 @@ func (o *Offer) Reclaim() (*Conn, error) {
 	o.state = offerSpent
 	conn := newConn(c, o.prefix, o.info, tcpAddr(o.local), tcpAddr(o.remote))
 	conn.tally.Store(o.tally)
+	conn.home.Store(o.home)
 	o.tally = nil
 	return conn, nil
 }

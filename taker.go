@@ -287,6 +287,7 @@ func (a *arrival) take() (*Conn, error) {
 	}
 	c := newConn(nc, a.prefix, a.info, local, remote)
 	c.giver = a.from.giver
+	c.home.Store(a.from.l)
 	if a.from.reports {
 		c.tally.Store(newTally(a.from, a.encoded))
 	}
