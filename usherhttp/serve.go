@@ -50,8 +50,8 @@ type Server struct {
 //     next: to the process that has taken the endpoint over, or else to their giver, if that takes them back
 //     ([usher.Conn.Returnable]; on Windows none does then, for no channel outlives its listener there). The door gives a
 //     client as long for its next request there as a new one has for its first.
-//   - Connections that nobody takes, and those that cannot be handed on, such as those of TLS, are closed as soon as no request
-//     is under way on them. The last answer tells the client so.
+//   - Connections that nobody takes, and those that cannot be handed on, such as those of TLS, are closed when their next request is
+//     answered, which tells the client so, or when there is none under way after 2 seconds.
 //   - Reports of the ends of connections go out.
 //
 // It returns nil when all that is done. If it was not by ShutdownTimeout, connections with a request under way are closed, and
@@ -100,6 +100,9 @@ const (
 	// handOnTimeout is for one connection and a process that does not claim it.
 	handOnTimeout = 5 * time.Second
 
+	// lingerTimeout is how long connections stay open that nobody can be handed. Clients that make requests often make one in that time.
+	lingerTimeout = 2 * time.Second
+
 	// dialTimeout and dialPause are for a successor that does not answer. On Windows nobody listens at the endpoint for some
 	// milliseconds when it is taken over.
 	dialTimeout = 2 * time.Second
@@ -129,7 +132,8 @@ type serving struct {
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
-	failures int // connections that could not be handed on
+	empty    chan struct{} // closed when there are no conns; nil while nobody waits for that
+	failures int           // connections that could not be handed on
 	failure  error
 }
 
@@ -247,7 +251,16 @@ func (v *serving) track(uc *usher.Conn, f follower) *conn {
 func (v *serving) forget(c *conn) {
 	v.mu.Lock()
 	delete(v.conns, c)
+	v.checkEmpty()
 	v.mu.Unlock()
+}
+
+// checkEmpty is called with v.mu held.
+func (v *serving) checkEmpty() {
+	if v.empty != nil && len(v.conns) == 0 {
+		close(v.empty)
+		v.empty = nil
+	}
 }
 
 func (v *serving) each(f func(*conn)) {
@@ -274,6 +287,7 @@ func (v *serving) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // end sees to what there is when l has ended.
 func (v *serving) end(ctx context.Context) error {
 	v.leave(ctx)
+	v.linger(ctx)
 	err := v.http.Shutdown(ctx) // closes what rests and could not be handed on, and waits for the rest
 	if way := v.way.Load(); way.successor != nil {
 		way.successor.Close()
@@ -307,6 +321,23 @@ func (v *serving) leave(ctx context.Context) {
 	}()
 	select {
 	case <-settled:
+	case <-ctx.Done():
+	}
+}
+
+// linger lets clients make another request on what nobody can be handed, which is answered, and told to be the last. Of a client that has
+// just sent one, Shutdown would close the connection without an answer.
+func (v *serving) linger(ctx context.Context) {
+	empty := make(chan struct{})
+	v.mu.Lock()
+	v.empty = empty
+	v.checkEmpty()
+	v.mu.Unlock()
+	late := time.NewTimer(lingerTimeout)
+	defer late.Stop()
+	select {
+	case <-empty:
+	case <-late.C:
 	case <-ctx.Done():
 	}
 }

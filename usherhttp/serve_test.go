@@ -117,6 +117,29 @@ func TestARequestUnderWayIsTheLastWhereNobodyTakesTheConnection(t *testing.T) {
 	}
 }
 
+// TestAConnectionThatNobodyTakesIsNotClosedUnderARequest has a client that makes one request after the other: each is answered, and one of them
+// is said to be the last, before the connection is closed.
+func TestAConnectionThatNobodyTakesIsNotClosedUnderARequest(t *testing.T) {
+	d, endpoint := newDoor(t, true), faults.Endpoint(t)
+	d.route("shop", endpoint)
+	b := startBackend(t, endpoint, "first", nil)
+	c := dialDoor(t, d)
+	for n, last := 0, false; !last; n++ {
+		c.send(t, request("shop", "/1"))
+		r, body, err := c.answer()
+		if err != nil || body != "first: GET shop /1 " {
+			t.Fatalf("answer %d is %q, %v", n, body, err)
+		}
+		if last = r.Close; n == 0 {
+			b.stop()
+		}
+	}
+	c.wantsEnd(t)
+	if err := b.ended(t); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRequestsThatTakeTooLongEnd(t *testing.T) {
 	d, endpoint := newDoor(t, false), faults.Endpoint(t)
 	d.route("shop", endpoint)
