@@ -34,7 +34,7 @@ func newRootCommand() *cobra.Command {
 	root.SetOut(os.Stdout)
 	root.Version = buildVersion()
 	root.SetVersionTemplate("usher {{.Version}}\n")
-	root.AddCommand(newServeCommand())
+	root.AddCommand(newServeCommand(), newUpgradeCommand())
 	root.AddCommand(newVersionCommand(), newDemoCommand(), newDemoBackendCommand())
 	root.AddCommand(newCheckCommand())
 	root.AddCommand(newManCommand())

@@ -39,7 +39,7 @@ const scriptPatience = 30 * time.Second
 //
 //	start NAME PROGRAM ARG...          run a process in the background; what it writes goes to the file NAME.log
 //	await NAME PATTERN [VARIABLE...]   until that matches, behind the match of the last await; groups become variables
-//	signal NAME SIGNAL                 send HUP, TERM or KILL
+//	signal NAME|PID SIGNAL             send HUP, TERM or KILL
 //	[!] ended NAME                     until the process has ended, with exit status 0 or, with !, with another
 //	until PATTERN PROGRAM ARG...       run the program, until what it prints matches
 //	counted ROUTE OUTCOME N [MORE]     until usher status, asked at unix:admin.sock, counts N connections, or MORE more at most
@@ -117,6 +117,7 @@ func (b *background) end(t testscript.T) {
 			p.cmd.Process.Kill()
 			<-p.ended
 		}
+		killGroup(p.cmd)
 		if ok && failed.Failed() {
 			text, err := os.ReadFile(p.log)
 			t.Log(fmt.Sprintf("%s has ended (%v), and wrote (%v):\n%s", name, p.err, err, text))
@@ -165,6 +166,7 @@ func startCmd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	defer log.Close()
 	p.cmd.Dir, p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = ts.MkAbs("."), b.environ, log, log
+	ownGroup(p.cmd)
 	ts.Check(p.cmd.Start())
 	b.processes[args[0]] = p
 	go func() {
@@ -219,7 +221,13 @@ func setGroups(ts *testscript.TestScript, pattern *regexp.Regexp, text string, v
 var signals = map[string]os.Signal{"HUP": syscall.SIGHUP, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
 
 func signalCmd(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) == 2 && signals[args[1]] != nil, "signal NAME HUP|TERM|KILL")
+	usage(ts, !neg && len(args) == 2 && signals[args[1]] != nil, "signal NAME|PID HUP|TERM|KILL")
+	if pid, err := strconv.Atoi(args[0]); err == nil { // of one that a process of the script has started
+		p, err := os.FindProcess(pid)
+		ts.Check(err)
+		ts.Check(p.Signal(signals[args[1]]))
+		return
+	}
 	ts.Check(find(ts, args[0]).cmd.Process.Signal(signals[args[1]]))
 }
 

@@ -197,6 +197,7 @@ func countConnections(counts []admin.Count) (handed, proxied, refused uint64) {
 			handed += c.N
 		case admin.Proxied:
 			proxied += c.N
+		case admin.Idle: // nobody has asked for anything
 		default:
 			refused += c.N
 		}

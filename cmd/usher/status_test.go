@@ -67,7 +67,7 @@ func exampleStatus() *admin.Status {
 		Routes: []admin.RouteStatus{
 			{Name: "shop", Match: "shop.example.com/api/", Target: "handoff shop, blog", Handover: handover.Histogram(),
 				Connections: []admin.Count{{Listener: "web", Outcome: admin.HandedOver, N: 90}, {Listener: "ssh", Outcome: admin.HandedOver, N: 10},
-					{Listener: "web", Outcome: admin.Proxied, N: 7}, {Listener: "web", Outcome: admin.Gone, N: 1}, {Listener: "web", Outcome: admin.Limited, N: 2}}},
+					{Listener: "web", Outcome: admin.Proxied, N: 7}, {Listener: "web", Outcome: admin.Idle, N: 8}, {Listener: "web", Outcome: admin.Gone, N: 1}, {Listener: "web", Outcome: admin.Limited, N: 2}}},
 			{Name: "none"},
 		},
 		Endpoints: []admin.EndpointStatus{

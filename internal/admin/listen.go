@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 )
 
@@ -58,4 +59,21 @@ func removeStale(path string) error {
 		return fmt.Errorf("cannot tell whether a process listens: %w", err)
 	}
 	return os.Remove(path)
+}
+
+// Adopt is Listen for a socket that another process has opened at the address, and that serves in the place of that
+// one. It takes l over. The socket file, if it has one, is the new owner's to remove.
+func Adopt(address string, l net.Listener) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(address, UnixPrefix)
+	ul, ok := l.(*net.UnixListener)
+	if !isUnix || !ok {
+		return l, nil
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("the socket that was passed for %s has lost its file: %w", address, err)
+	}
+	ul.SetUnlinkOnClose(false) // unixListener does it
+	return &unixListener{UnixListener: ul, path: path, info: info}, nil
 }

@@ -33,7 +33,7 @@ func status() *admin.Status {
 			{Name: "none"},
 		},
 		Endpoints: []admin.EndpointStatus{{Name: "shop", Path: "/run/usher/shop.sock", State: "up",
-			Takers: []admin.TakerStatus{{PID: 1, User: "www", Open: 2}, {PID: 2, User: "www", Open: 3}}, Claimed: 3, Declined: 4, Withdrawn: 5}},
+			Takers: []admin.TakerStatus{{PID: 1, User: "www", Open: 2}, {PID: 2, User: "www", Open: 3}}, Claimed: 3, Declined: 4, Withdrawn: 5, Returned: 6}},
 		Upstreams: []admin.UpstreamStatus{{Route: "old", Address: "127.0.0.1:9000", Healthy: true, Open: 1, Connections: 7, Failures: 2, Checks: 9, FailedCheck: 3}},
 		Refusals: []admin.Refusal{{Time: start, Client: "192.0.2.1:1234", Listener: "web", Host: "x.example.com", Outcome: admin.NoRoute,
 			Reason: "no route for x.example.com"}},

@@ -90,7 +90,7 @@ var metrics = []metric{
 		}},
 
 	{name: "usher_connections_total", kind: counter, labels: []string{"listener", "route", "outcome"},
-		help: "Connections by what became of them: handed_over, proxied, or refused as rejected, no_route, unavailable, malformed, " +
+		help: "Connections by what became of them: handed_over, proxied, idle (given back by a taker, and never used again), or refused as rejected, no_route, unavailable, malformed, " +
 			"too_long, timeout, gone, limited, evicted, failed or shut_down.",
 		value: func(s *Status, emit func(float64, ...string)) {
 			for _, r := range s.Routes {
@@ -153,6 +153,9 @@ var metrics = []metric{
 				emit(float64(e.Withdrawn), e.Name, "withdrawn")
 			}
 		}},
+	{name: "usher_returned_total", kind: counter, labels: []string{"endpoint"},
+		help:  "Connections that takers have given back to the door.",
+		value: perEndpoint(func(e *EndpointStatus) float64 { return float64(e.Returned) })},
 
 	{name: "usher_upstream_healthy", kind: gauge, labels: []string{"route", "upstream"},
 		help:  "1 when the backend is fit for connections, else 0.",

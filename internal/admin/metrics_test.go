@@ -104,6 +104,7 @@ func TestMetricsTellTheStatus(t *testing.T) {
 		`usher_offers_total{endpoint="shop",result="claimed"}`:                       3,
 		`usher_offers_total{endpoint="shop",result="declined"}`:                      4,
 		`usher_offers_total{endpoint="shop",result="withdrawn"}`:                     5,
+		`usher_returned_total{endpoint="shop"}`:                                      6,
 		`usher_upstream_healthy{route="old",upstream="127.0.0.1:9000"}`:              1,
 		`usher_upstream_open_connections{route="old",upstream="127.0.0.1:9000"}`:     1,
 		`usher_upstream_connections_total{route="old",upstream="127.0.0.1:9000"}`:    7,

@@ -89,10 +89,11 @@ type Count struct {
 // Outcome is what became of a connection at the door.
 type Outcome string
 
-// The outcomes. All but the first two are refusals.
+// The outcomes. All but the first three are refusals.
 const (
 	HandedOver  Outcome = "handed_over" // a taker has claimed it
 	Proxied     Outcome = "proxied"     // a backend that cannot take got it, and the door copies
+	Idle        Outcome = "idle"        // a taker gave it back between two requests, and its client made no other
 	Rejected    Outcome = "rejected"    // the route says so
 	NoRoute     Outcome = "no_route"    // nothing matches
 	Unavailable Outcome = "unavailable" // no taker and no backend of the route, nor of its fallback, could be reached
@@ -121,6 +122,8 @@ type EndpointStatus struct {
 	Claimed   uint64 `json:"claimed"`
 	Declined  uint64 `json:"declined"`
 	Withdrawn uint64 `json:"withdrawn"`
+	// Returned are connections that takers have given back.
+	Returned uint64 `json:"returned"`
 }
 
 // TakerStatus is about a process that takes connections at an endpoint.

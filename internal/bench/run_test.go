@@ -177,7 +177,7 @@ func TestAWrongAnswerEndsTheRun(t *testing.T) {
 		w.Write(make([]byte, 1000)) // and net/http closes the connection
 	})
 	wrongTLS := func(l net.Listener) error {
-		certificate, err := selfSigned()
+		certificate, err := SelfSigned()
 		if err != nil {
 			return err
 		}

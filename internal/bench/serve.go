@@ -24,7 +24,7 @@ func Serve(l net.Listener) error {
 
 // ServeTLS does so over TLS, with a certificate that it makes for itself.
 func ServeTLS(l net.Listener) error {
-	certificate, err := selfSigned()
+	certificate, err := SelfSigned()
 	if err != nil {
 		return err
 	}
@@ -73,8 +73,8 @@ func answer(w http.ResponseWriter, r *http.Request) {
 // zeros are a piece of the large answer. Larger ones do not make it faster.
 var zeros [256 << 10]byte
 
-// selfSigned makes a certificate for Host, of the kind that servers most often have today.
-func selfSigned() (tls.Certificate, error) {
+// SelfSigned makes a certificate for Host, of the kind that servers most often have today.
+func SelfSigned() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, err

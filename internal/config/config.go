@@ -48,6 +48,11 @@ type Config struct {
 	// Admin is where the door answers its operators. Without it there is no admin address.
 	Admin *Admin `yaml:"admin"`
 
+	// Control is where the running door answers usher upgrade and the door that is to serve in its place: an
+	// endpoint to which no host leads. A plain name is a socket in the folder .control within that of the takers'
+	// sockets; else it is the path of the socket. Doors that share a folder need a name each. Not used on Windows.
+	Control string `yaml:"control" default:"door"`
+
 	// Log says what is written to standard error.
 	Log Log `yaml:"log"`
 

@@ -103,6 +103,7 @@ func TestTheFullExampleIsReadWhole(t *testing.T) {
 			Pin: map[string]string{"shop-1": "shop", "shop-2": "shop", "shop.example.com": "1002"},
 		},
 		Admin:           &Admin{Address: "127.0.0.1:9901"},
+		Control:         "edge",
 		Log:             Log{Level: "info", Format: "text", Access: false},
 		ShutdownTimeout: 90 * time.Second,
 	}
@@ -124,6 +125,7 @@ func TestWhatTheFileDoesNotSayIsAtItsDefault(t *testing.T) {
 			Name: ":8080", Address: ":8080", Sniff: SniffAuto, DeferAccept: true,
 			Limits: Limits{PeekTimeout: 5 * time.Second, PeekBytes: 16 << 10, Peeking: 10000, PerIP: 200},
 		}},
+		Control:         "door",
 		Log:             Log{Level: "info", Format: "text", Access: true},
 		ShutdownTimeout: 30 * time.Second,
 	}
@@ -412,4 +414,34 @@ func manyRoutes(n int) []byte {
 		fmt.Fprintf(&b, "  - match: {host: h%d.example.com, path: /api/}\n    handoff: shop-%d\n", i, i)
 	}
 	return b.Bytes()
+}
+
+// TestTheControlEndpointIsFoundInAFileThatIsWrong is about a file that was right when a door was started with it.
+func TestTheControlEndpointIsFoundInAFileThatIsWrong(t *testing.T) {
+	unixPaths(t)
+	file := filepath.Join(t.TempDir(), "usher.yaml")
+	for _, c := range []struct {
+		name, text, control, dir string
+		wrong                    bool
+	}{
+		{"a good one", shortest + "control: edge\nendpoints: {dir: /run/edge}\n", "edge", "/run/edge", false},
+		{"one that does not say", shortest, "door", "", false},
+		{"an unknown key", shortest + "control: edge\nendpoints: {dir: /run/edge}\nnonsense: 1\n", "edge", "/run/edge", true},
+		{"no listeners", "control: edge\n", "edge", "", true},
+		{"a name that cannot be", shortest + "control: -x\nendpoints: {dir: /run/edge}\n", "door", "/run/edge", true},
+		{"a folder that cannot be", shortest + "control: edge\nendpoints: {dir: [x]}\n", "edge", "", true},
+		{"no YAML", shortest + "control: edge\n}", "door", "", true},
+		{"nothing", "", "door", "", true},
+	} {
+		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		control, dir, err := Control(file)
+		if control != c.control || dir != c.dir || (err != nil) != c.wrong {
+			t.Errorf("%s: %q in %q, %v; want %q in %q", c.name, control, dir, err, c.control, c.dir)
+		}
+	}
+	if control, dir, err := Control(file + ".none"); control != "door" || dir != "" || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of no file: %q in %q, %v", control, dir, err)
+	}
 }

@@ -214,6 +214,8 @@ var badFiles = []struct {
 	{"an admin at a name that is not known to be this machine", shortest + "admin: {address: admin.example.com:9901, allow_remote: false}\n", []string{`2:18: admin.address: "admin.example.com:9901" is not a loopback address: whoever can connect can see everything; allow_remote: true allows that`}},
 	{"an admin without an address", shortest + "admin: {allow_remote: true}\n", []string{"2:8: admin: address is missing"}},
 	{"an admin at no socket", shortest + "admin: 'unix:'\n", []string{`2:8: admin.address: "unix:" has no path`}},
+	{"a control endpoint with a name of none", shortest + "control: .door\n", []string{`2:10: control: ".door" cannot be an endpoint: it starts with '.'`}},
+	{"a control endpoint without a name", shortest + "control: ''\n", []string{`2:10: control: is empty: leave it out instead`}},
 	{"an admin with more than an address", shortest + "admin: [127.0.0.1:9901]\n", []string{"2:8: admin: expected a mapping, not a list"}},
 	{"more than one thing, in the order of the file", shortest + "routes:\n  - match: {host: a, path: b}\n    handoff: c d\n    send_proxy: v1\nlog: {level: x}\n", []string{
 		`3:28: routes[0].match.path: path "b" does not start with a slash`,

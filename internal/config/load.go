@@ -49,6 +49,27 @@ func Load(path string) (*Config, error) {
 	return Parse(path, data)
 }
 
+// Control returns control and endpoints.dir as a file has them, whatever else is wrong with it: a door that was started
+// when the file was right can still be found. The error is that of Load. What could not be read is at its default.
+func Control(path string) (control, dir string, err error) {
+	c, initial := new(Config), new(Config)
+	setDefaults(c)
+	setDefaults(initial)
+	data, err := read(path)
+	if err != nil {
+		return initial.Control, initial.Endpoints.Dir, err
+	}
+	d := newDocument(path, data)
+	err = d.decodeInto(c)
+	if d.broken[controlPath.String()] {
+		c.Control = initial.Control
+	}
+	if d.broken[endpointsPath.key("dir").String()] {
+		c.Endpoints.Dir = initial.Endpoints.Dir
+	}
+	return c.Control, c.Endpoints.Dir, err
+}
+
 // Parse is Load for a file that has been read; name is what errors call it.
 func Parse(name string, data []byte) (*Config, error) {
 	d := newDocument(name, data)
@@ -82,23 +103,28 @@ func read(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, MaxFile+1))
 }
 
-// config decodes and validates. Files that are not YAML get no further errors.
+// config decodes and validates.
 func (d *document) config() (*Config, error) {
-	if err := d.errs.err(); err != nil {
-		return nil, err
-	}
 	c := new(Config)
 	setDefaults(c)
+	if err := d.decodeInto(c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// decodeInto decodes and validates as much as can be. Files that are not YAML get no further errors.
+func (d *document) decodeInto(c *Config) error {
+	if err := d.errs.err(); err != nil {
+		return err
+	}
 	if d.root == nil {
 		d.fail(nil, nil, "the file is empty: listeners is missing")
-		return nil, d.errs.err()
+		return d.errs.err()
 	}
 	d.decodeStruct(nil, d.resolve(d.root), reflect.ValueOf(c).Elem())
 	if d.values <= maxValues { // else it would take as long again, for each thing that is looked up
 		d.validate(c)
 	}
-	if err := d.errs.err(); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return d.errs.err()
 }

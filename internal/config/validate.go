@@ -21,6 +21,7 @@ func (d *document) validate(c *Config) {
 	v.checkRoutes()
 	v.checkEndpoints()
 	v.checkAdmin()
+	v.checkControl()
 }
 
 var (
@@ -28,6 +29,7 @@ var (
 	routesPath    = (*path)(nil).key("routes")
 	endpointsPath = (*path)(nil).key("endpoints")
 	adminPath     = (*path)(nil).key("admin")
+	controlPath   = (*path)(nil).key("control")
 )
 
 func (v *validator) checkListeners() {
@@ -307,5 +309,11 @@ func (v *validator) checkAdmin() {
 	}
 	if addr != (hostPort{}) && !addr.isLoopback() && !v.c.Admin.AllowRemote {
 		v.failValue(p, "%q is not a loopback address: whoever can connect can see everything; allow_remote: true allows that", v.c.Admin.Address)
+	}
+}
+
+func (v *validator) checkControl() {
+	if err := checkEndpoint(v.c.Control); err != nil && v.sound(controlPath) {
+		v.failValue(controlPath, "%v", err)
 	}
 }

@@ -3,6 +3,7 @@
 package door
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -80,6 +81,9 @@ func (a *accepter) accepts(fd uintptr) bool {
 
 func (a *accepter) setDeadline(t time.Time) { a.f.SetReadDeadline(t) }
 
+// share returns the socket to be sent to another process. It stays this door's.
+func (a *accepter) share() syscall.Conn { return a.f }
+
 func (a *accepter) close() {
 	a.closed.Store(true)
 	a.f.Close()
@@ -90,3 +94,5 @@ func (a *accepter) close() {
 func (a *accepter) deferAccept(on bool) {
 	_ = a.raw.Control(func(fd uintptr) { sys.DeferAccept(fd, on) })
 }
+
+func isInUse(err error) bool { return errors.Is(err, unix.EADDRINUSE) }

@@ -1,9 +1,13 @@
 package door
 
 import (
+	"errors"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/windows"
 )
 
 // accepter is a listening socket.
@@ -23,6 +27,9 @@ func (a *accepter) accept() (incoming, error) {
 func (a *accepter) setDeadline(t time.Time) { a.l.SetDeadline(t) }
 func (a *accepter) close()                  { a.l.Close() }
 
+// share returns the socket to be sent to another process. It stays this door's.
+func (a *accepter) share() syscall.Conn { return a.l }
+
 // accepted is a connection of package net.
 type accepted struct{ *net.TCPConn }
 
@@ -34,3 +41,5 @@ func (a accepted) TCP() (*net.TCPConn, error) { return a.TCPConn, nil }
 
 // deferAccept is for systems that can keep connections back until their clients have sent something.
 func (a *accepter) deferAccept(bool) {}
+
+func isInUse(err error) bool { return errors.Is(err, windows.WSAEADDRINUSE) }

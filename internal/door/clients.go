@@ -27,13 +27,9 @@ const minSweep = 1024
 // add counts one more connection of an address, or says which limit forbids it. What was added has to be
 // removed.
 func (cs *clients) add(a netip.Addr, perIP, perIPRate int) (refused string) {
-	a = block(a)
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	c := cs.counts[a]
-	if c == nil {
-		c = cs.newClient(a)
-	}
+	c := cs.of(a)
 	if c.open >= perIP {
 		return "its address has as many connections at the door as per_ip allows"
 	}
@@ -47,6 +43,22 @@ func (cs *clients) add(a netip.Addr, perIP, perIPRate int) (refused string) {
 	}
 	c.open++
 	return ""
+}
+
+// readmit is add for a connection that was admitted before, and has come back: whatever the limits say.
+func (cs *clients) readmit(a netip.Addr) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.of(a).open++
+}
+
+// of is called with cs.mu held.
+func (cs *clients) of(a netip.Addr) *client {
+	a = block(a)
+	if c := cs.counts[a]; c != nil {
+		return c
+	}
+	return cs.newClient(a)
 }
 
 func (cs *clients) newClient(a netip.Addr) *client {

@@ -21,31 +21,32 @@ import (
 
 // conn is a connection while it is the door's. One goroutine sees it through:
 //
-//	accepted ──► learn ──► route ──► handed over                 the taker's
-//	               │         │  └──► proxied ──► both ends done  the door copies
-//	               ▼         ▼
-//	             refused, each with an end that its protocol knows
+//	accepted ──► learn ──► route ──► handed over                 the taker's, who may give it back: received
+//	received ───►│ │         │  └──► proxied ──► both ends done  the door copies
+//	             │ ▼         ▼
+//	             │ refused, each with an end that its protocol knows
+//	             └─► surrendered                                 the next door's
 type conn struct {
 	door     *Door
 	listener *listener
 	settings *listenerSettings
 	accepted time.Time
+	origin   origin // if it was not accepted here
 
 	in    incoming     // as accepted; nil once it has become one of the others
-	tcp   *net.TCPConn // closed once there is an offer of it
-	nc    twoWay       // what the door does I/O on: tcp, or what was reclaimed; nil while there is an offer
+	nc    twoWay       // what the door does I/O on; nil while there is an offer
 	offer *usher.Offer // nil while there is none
 
 	peer    netip.AddrPort // the other end of the connection
 	client  netip.AddrPort // who the connection comes from: peer, or whom a trusted proxy names
-	trusted bool           // peer is a proxy whose header is believed
+	trusted bool           // peer is a proxy whose header is believed, and has yet to come
 	counted bool           // in listener.clients, by client
 	limited string         // why it was not admitted when it was accepted
 
 	// What quick or learn found out.
 	learnt bool
 	seen   sniff.Result
-	prefix []byte // what had to be read for it, where the system cannot peek
+	prefix []byte // what was read of it: by whoever had it before, or for learn, where the system cannot peek
 
 	plan *plan // held, once it has a route
 
@@ -65,6 +66,7 @@ type conn struct {
 	// In the listener's queue of those in the peek phase, which guards them.
 	inQueue       bool
 	before, after *conn
+	called        *departure // to which it was taken out of the queue; nil if it was not
 }
 
 // twoWay is a connection whose two ways can end apart: a *net.TCPConn or a *usher.Conn.
@@ -86,19 +88,17 @@ func (c *conn) admit() (refused string) {
 func (c *conn) serve() {
 	defer c.left()
 	defer c.release()
-	if c.offer == nil && !c.own() {
+	if c.in != nil && !c.own() {
 		return
 	}
 	if c.limited != "" {
 		c.refuse(admin.Limited, c.limited)
 		return
 	}
-	if !c.learnt {
-		if outcome, reason := c.learn(); outcome != "" {
-			c.refuse(outcome, reason)
-			return
-		}
+	if !c.learnt && !c.learn() {
+		return
 	}
+	c.origin.pace(c.door.life)
 	if c.plan == nil {
 		c.find()
 	}
@@ -114,12 +114,13 @@ func (c *conn) serve() {
 func (c *conn) own() bool {
 	var err error
 	for began := time.Now(); ; time.Sleep(maxPause) {
+		var tcp *net.TCPConn
 		err = c.door.spare.use(func() error {
-			c.tcp, err = c.in.TCP()
+			tcp, err = c.in.TCP()
 			return err
 		})
 		if err == nil {
-			c.in, c.nc = nil, c.tcp
+			c.in, c.nc = nil, tcp
 			return true
 		}
 		if !c.mayTakeBack(err, began) {
@@ -159,29 +160,61 @@ func (c *conn) left() {
 	c.door.work.Done()
 }
 
-// learn finds out what the client wants. It returns an outcome where that cannot be.
-func (c *conn) learn() (admin.Outcome, string) {
+// learn finds out what the client wants. It returns false where that cannot be, and has refused c then, or where the
+// next door does it.
+func (c *conn) learn() bool {
 	if c.settings.Sniff == config.SniffNone && !c.trusted {
-		return "", ""
+		return true
 	}
-	c.tcp.SetReadDeadline(c.accepted.Add(c.settings.Limits.PeekTimeout))
-	c.listener.waiting.add(c, c.settings.Limits.Peeking)
-	stop := context.AfterFunc(c.door.life, func() { c.tcp.SetReadDeadline(past) })
 	in := &inspection{conn: c, limit: int(c.settings.Limits.PeekBytes)}
-	err := c.look(in)
-	stop()
-	evicted := !c.listener.waiting.remove(c)
+	err := c.wait(in)
+	for err == errCalled {
+		if c.departs() {
+			return false
+		}
+		err = c.wait(in)
+	}
 	c.peek = time.Since(c.accepted)
 	c.settings.stats.peek.Observe(c.peek)
 	c.seen = in.seen
-	if err == nil {
-		c.tcp.SetReadDeadline(time.Time{})
-		return "", "" // evicted or not: it is known where it goes
+	if err != nil {
+		c.refuse(c.unlearnt(in, err))
+		return false
 	}
-	if evicted {
-		return admin.Evicted, "the oldest in the peek phase, when there were more than limits.peeking, or no descriptors left"
+	return true
+}
+
+// wait looks at the first bytes until in knows enough, as one of those in the peek phase.
+func (c *conn) wait(in *inspection) error {
+	nc := c.nc // which has another owner, perhaps, when the door's life ends
+	nc.SetReadDeadline(c.peekUntil())
+	c.listener.waiting.add(c, c.settings.Limits.Peeking)
+	stop := context.AfterFunc(c.door.life, func() { nc.SetReadDeadline(past) })
+	err := c.look(in)
+	stop()
+	if c.listener.waiting.remove(c) || err == nil {
+		c.answersCall()
+		nc.SetReadDeadline(time.Time{})
+		return err // evicted or not, if it is known where it goes
 	}
-	return c.unlearnt(in, err)
+	if c.called == nil {
+		return errEvicted
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.answersCall()
+		return err
+	}
+	return errCalled
+}
+
+// peekUntil is when its time in the peek phase is up. One that comes from another door late in that time is looked at
+// all the same: what it waits for may be there.
+func (c *conn) peekUntil() time.Time {
+	until := c.accepted.Add(c.settings.Limits.PeekTimeout)
+	if least := time.Now().Add(patientPeek); c.origin.pid != 0 && until.Before(least) {
+		return least
+	}
+	return until
 }
 
 // past is a deadline that wakes whoever waits.
@@ -190,12 +223,16 @@ var past = time.Unix(1, 0)
 // unlearnt says what an error of look means.
 func (c *conn) unlearnt(in *inspection, err error) (admin.Outcome, string) {
 	switch {
+	case err == errEvicted:
+		return admin.Evicted, "the oldest in the peek phase, when there were more than limits.peeking, or no descriptors left"
 	case errors.Is(err, errNotAdmitted):
 		return admin.Limited, in.refused
 	case errors.Is(err, errTooLong):
 		return admin.TooLong, "what it wants is not known after limits.peek_bytes"
 	case errors.Is(err, os.ErrDeadlineExceeded) && c.door.life.Err() != nil:
 		return admin.ShutDown, "the door has ended"
+	case c.origin.returned && in.had == 0:
+		return admin.Idle, "its client has made no other request"
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return admin.Timeout, "what it wants is not known after limits.peek_timeout, with " + strconv.Itoa(in.had) + " bytes"
 	case in.verdict:
@@ -204,17 +241,18 @@ func (c *conn) unlearnt(in *inspection, err error) (admin.Outcome, string) {
 	return admin.Gone, "the client left: " + err.Error()
 }
 
-// Errors of inspection.inspect that are not the client's fault against a protocol.
+// Errors of the peek phase that are not the client's fault against a protocol.
 var (
 	errTooLong     = errors.New("too many bytes")
 	errNotAdmitted = errors.New("not admitted")
+	errEvicted     = errors.New("evicted")
+	errCalled      = errors.New("called to the next door")
 )
 
 // inspection looks at first bytes as they come.
 type inspection struct {
 	conn    *conn
 	limit   int
-	headed  bool // the PROXY header is behind us
 	seen    sniff.Result
 	had     int    // bytes at the last look
 	verdict bool   // the error is about the bytes
@@ -226,7 +264,7 @@ type inspection struct {
 // long as more are needed.
 func (in *inspection) inspect(b []byte) (header int, err error) {
 	in.had = len(b)
-	if in.conn.trusted && !in.headed {
+	if in.conn.trusted {
 		if header, err = in.inspectHeader(b); err != nil {
 			return 0, err
 		}
@@ -246,9 +284,16 @@ func (in *inspection) inspect(b []byte) (header int, err error) {
 	return header, err
 }
 
+// inspectPrefix is inspect for what was read already.
+func (in *inspection) inspectPrefix() error {
+	header, err := in.inspect(in.conn.prefix)
+	in.conn.prefix = in.conn.prefix[header:]
+	return err
+}
+
 // most is how many bytes may have to be looked at.
 func (in *inspection) most() int {
-	if in.conn.trusted && !in.headed {
+	if in.conn.trusted {
 		return in.limit + sniff.MaxProxyHeader
 	}
 	return in.limit
@@ -265,7 +310,7 @@ func (in *inspection) inspectHeader(b []byte) (int, error) {
 		in.verdict = err != sniff.ErrShort
 		return 0, err
 	}
-	in.headed = true
+	in.conn.trusted = false
 	if !header.Source.IsValid() { // the proxy speaks for itself, as health checks do
 		return n, nil
 	}
@@ -331,7 +376,7 @@ func (c *conn) makeOffer() bool {
 	if c.offer != nil {
 		return true
 	}
-	if err := c.becomeOffer(c.nc); err != nil {
+	if err := c.becomeOffer(c.nc, c.info()); err != nil {
 		c.refuse(admin.Failed, err.Error())
 		return false
 	}
@@ -339,8 +384,8 @@ func (c *conn) makeOffer() bool {
 }
 
 // becomeOffer makes nc, which is what c has of the connection, an offer. If that fails it is c's as it was.
-func (c *conn) becomeOffer(nc net.Conn) error {
-	o, err := usher.NewOffer(nc, c.prefix, c.info())
+func (c *conn) becomeOffer(nc net.Conn, info usher.Info) error {
+	o, err := usher.NewOffer(nc, c.prefix, info)
 	if err != nil {
 		return err
 	}

@@ -15,12 +15,16 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
+	"github.com/go-usher/usher"
 	"github.com/go-usher/usher/internal/admin"
 	"github.com/go-usher/usher/internal/config"
+	"github.com/go-usher/usher/internal/systemd"
 )
 
 // Options are what a door is started with.
@@ -37,8 +41,34 @@ type Options struct {
 	// addresses. The door takes them over, and closes those that no listener uses.
 	Passed map[string][]net.Listener
 
+	// Stored are listening sockets that a door before this one has left, by the addresses that its configuration had for
+	// them: listeners at these use them. The door takes them over, and closes those that no listener uses.
+	Stored map[string][]net.Listener
+
 	// Version is told to operators.
 	Version string
+
+	// Control is where the door answers its successor, in the place of the configuration's control.
+	Control string
+
+	// Predecessor is the door in whose place this one is to serve. Start takes it over: it returns when that
+	// door accepts nothing any more, or with an error if that serves on.
+	Predecessor *Predecessor
+
+	// AddressWait is for how long Start tries to have an address that is in use: a door that ends or has just died may have it
+	// for a moment yet.
+	AddressWait time.Duration
+
+	// Successor returns the command that starts a door to serve in the place of this one, which calls [TakeOver]. Its process
+	// outlives this one. Nil means that this door starts none.
+	Successor func() *exec.Cmd
+
+	// MainPID, if not nil, is told the process of the door that serves in the place of this one, when it does and
+	// before it knows that it is alone.
+	MainPID func(pid int)
+
+	// For tests; zero means readyTime and servingTime.
+	readyWithin, servingWithin time.Duration
 }
 
 // Door is a running front door. Its methods may be called from several goroutines at once.
@@ -52,8 +82,9 @@ type Door struct {
 	// connection, background when nothing else of it runs.
 	life       context.Context
 	kill       context.CancelFunc
-	work       sync.WaitGroup
+	work       work
 	background sync.WaitGroup
+	partings   partings
 
 	id       string // of this run: connections are numbered from it
 	serial   atomic.Uint64
@@ -62,17 +93,30 @@ type Door struct {
 	reserve  reserve // for connecting to takers
 	spare    reserve // for connections that package net is to have, and apart: a taker may be slow to greet
 
-	reloading sync.Mutex  // held while a configuration is applied
-	stopped   []*listener // by reloads, until they have ended; reloading guards them
+	reloading sync.Mutex       // held while a configuration is applied, or another door takes over
+	stopped   []*listener      // by reloads, until they have ended; reloading guards them
+	inherited inheritedSockets // that no listener uses, while the door starts
+	control   *control         // nil where there is none; reloading guards it
 
-	mu        sync.RWMutex
-	plan      *plan
-	draining  bool
-	status    admin.ConfigStatus
-	endpoints map[string][]*endpoint // by path: one for each policy
-	backends  map[string]*backends   // by their configuration in words
-	watch     *watcher
-	admin     *adminServer
+	replaced  chan struct{}         // closed when another door serves in the place of this one
+	successor atomic.Pointer[child] // which serves then, if this one has started it
+	missed    chan struct{}         // tells of a reload that was refused for a takeover that failed
+	drained   chan struct{}         // closed when this one has no connection any more
+
+	peeking atomic.Pointer[usher.Listener] // for what the door before this one had in the peek phase
+
+	mu           sync.RWMutex
+	plan         *plan
+	draining     bool
+	isReplaced   bool
+	handing      *handover // under way, nil if there is none
+	reloadMissed bool
+	followed     []*following // doors before this one
+	status       admin.ConfigStatus
+	endpoints    map[string][]*endpoint // by path: one for each policy
+	backends     map[string]*backends   // by their configuration in words
+	watch        *watcher
+	admin        *adminServer
 }
 
 // errShutDown is what Reload returns once the door drains.
@@ -81,13 +125,15 @@ var errShutDown = errors.New("the door is shutting down")
 // Start opens what the configuration names and serves it until Shutdown. If it fails nothing is left open.
 func Start(o Options) (_ *Door, err error) {
 	d := &Door{
-		options: o, log: o.Log, started: time.Now(), passed: newPassedSockets(o.Passed),
+		options: o, log: o.Log, started: time.Now(),
 		id: newRunID(), endpoints: make(map[string][]*endpoint), backends: make(map[string]*backends),
 		reserve: reserve{size: forTakers}, spare: reserve{size: forConns},
+		replaced: make(chan struct{}), missed: make(chan struct{}, 1), drained: make(chan struct{}),
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
+	d.inherit()
 	d.life, d.kill = context.WithCancel(context.Background())
 	d.status.Path = o.ConfigPath
 	d.watch = newWatcher(d.log, d.appeared)
@@ -95,20 +141,66 @@ func Start(o Options) (_ *Door, err error) {
 	d.spare.fill()
 	defer func() {
 		if err != nil {
-			d.watch.close()
-			d.passed.close()
-			d.kill()
-			d.background.Wait()
-			d.reserve.close()
-			d.spare.close()
+			d.abandon(err)
 		}
 	}()
 	if err := d.apply(o.Config); err != nil {
 		return nil, err
 	}
 	d.passed.closeUnused()
+	if err := d.begin(); err != nil {
+		return nil, err
+	}
 	d.checkDescriptors()
 	return d, nil
+}
+
+// inherit takes over the sockets that other processes have opened.
+func (d *Door) inherit() {
+	passed := d.options.Passed
+	if p := d.options.Predecessor; p != nil {
+		passed = p.passed(passed)
+		d.inherited, p.sockets = p.sockets, nil
+	}
+	d.passed = newPassedSockets(passed)
+	for address, ls := range d.options.Stored {
+		for _, l := range ls {
+			d.inherited = append(d.inherited, inheritedSocket{socketName{Address: address}, l, -1})
+		}
+	}
+}
+
+// begin is when the door has begun to accept: it becomes the one that is found at the control endpoint.
+func (d *Door) begin() error {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	p := d.options.Predecessor
+	if p == nil {
+		d.useControl(d.options.Config, false)
+		return nil
+	}
+	return d.succeed(p, d.options.Config)
+}
+
+// abandon is for a door that could not start. One that has accepted already, in the place of a door that serves on, sees its
+// connections through first.
+func (d *Door) abandon(why error) {
+	if p := d.options.Predecessor; p != nil {
+		p.Fail(why)
+	}
+	if d.plan != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), d.options.Config.ShutdownTimeout)
+		defer cancel()
+		d.Shutdown(ctx)
+		return
+	}
+	d.inherited.close()
+	d.watch.close()
+	d.passed.close()
+	d.kill()
+	d.background.Wait()
+	d.reserve.close()
+	d.spare.close()
 }
 
 // checkDescriptors tells an operator whose limits.peeking cannot be reached.
@@ -134,9 +226,35 @@ func newRunID() string {
 // what could not be done. Either way no connection is dropped: those under way go where the configuration
 // sent them with which they began.
 func (d *Door) Reload(c *config.Config) error {
+	if d.isHanding() {
+		return ErrUpgrading
+	}
 	err := d.apply(c)
 	d.noteReload(err)
 	return err
+}
+
+// isHanding says whether another door is about to take over, and notes then that a reload was refused for that.
+func (d *Door) isHanding() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.handing != nil {
+		d.reloadMissed = true
+	}
+	return d.handing != nil
+}
+
+// ReloadMissed tells that a reload was refused for a takeover ([ErrUpgrading]) that has failed since: it is due now.
+func (d *Door) ReloadMissed() <-chan struct{} { return d.missed }
+
+// Replaced is closed when another door serves in the place of this one. What is left to do then is Shutdown, which waits
+// for the connections that are still this door's.
+func (d *Door) Replaced() <-chan struct{} { return d.replaced }
+
+// Orphaned says whether the door that served in the place of this one has ended, if this one has started it.
+func (d *Door) Orphaned() bool {
+	c := d.successor.Load()
+	return c != nil && systemd.Ended(c.cmd)
 }
 
 // ReloadFailed notes that there was no configuration to reload, as with a file that is wrong.
@@ -170,6 +288,12 @@ func (d *Door) apply(c *config.Config) error {
 		next.abandon()
 		return err
 	}
+	next.connect()
+	if err := d.awaitTurn(); err != nil {
+		server.closeUnstarted()
+		next.abandon()
+		return err
+	}
 
 	d.mu.Lock()
 	old, oldAdmin := d.plan, d.admin
@@ -182,10 +306,25 @@ func (d *Door) apply(c *config.Config) error {
 	if server != oldAdmin {
 		oldAdmin.stop()
 	}
-	if old != nil {
-		old.supersede(next)
+	if old == nil {
+		return nil
 	}
+	old.supersede(next)
+	d.useControl(c, false)
 	return nil
+}
+
+// awaitTurn is for a door that starts: it waits until the one before it, if there is one, accepts nothing.
+func (d *Door) awaitTurn() error {
+	p := d.options.Predecessor
+	if d.plan != nil || p == nil {
+		d.inherited.close()
+		return nil
+	}
+	kept := d.inherited.taken(d.passed)
+	p.unused = d.inherited.left()
+	d.inherited.close() // before that door accepts nothing: who waits in their queues is its own to serve
+	return p.awaitTurn(kept)
 }
 
 // current returns the plan in force, held until it is released.
@@ -199,12 +338,12 @@ func (d *Door) current() *plan {
 func (d *Door) isDraining() bool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return d.draining
+	return d.draining || d.isReplaced
 }
 
 // Shutdown stops accepting, when it has accepted what the kernel already has, and waits for the connections
 // that are still the door's. If ctx ends before, it closes them, says so in its error, and returns. Takers
-// keep what they have.
+// keep what they have. A takeover that is under way ends first, and the other door with it, unless that serves already.
 func (d *Door) Shutdown(ctx context.Context) error {
 	d.mu.Lock()
 	if d.draining {
@@ -212,14 +351,25 @@ func (d *Door) Shutdown(ctx context.Context) error {
 		return errShutDown
 	}
 	d.draining = true
+	handing := d.handing
 	d.mu.Unlock()
+	if handing != nil {
+		handing.end(errShutDown)
+		<-handing.done
+	}
 	d.reloading.Lock() // wait for a reload that is under way
 	defer d.reloading.Unlock()
 
+	d.control.stopListening()
 	for _, l := range d.plan.listeners {
-		l.stop()
+		l.stop() // which does nothing to one that is closed, for another door has it
+	}
+	if l := d.peeking.Load(); l != nil {
+		l.Close() // what comes from the door before goes on there
 	}
 	err := d.waitForWork(ctx)
+	close(d.drained)
+	d.control.close()
 	d.plan.release()
 	<-d.plan.unused
 	d.plan.letGo()
@@ -311,6 +461,27 @@ func (p *passedSockets) take(name string) (net.Listener, error) {
 	}
 	s.used = true
 	return l, nil
+}
+
+// shareable returns them for another door, which gets those that no listener of this one uses, too.
+func (p *passedSockets) shareable() []sharedSocket {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []sharedSocket
+	for name, s := range p.sockets {
+		for _, l := range s.listeners {
+			if socket, ok := l.(syscall.Conn); ok {
+				all = append(all, sharedSocket{socketName: socketName{Address: name, Passed: true}, socket: socket})
+			}
+		}
+	}
+	return all
+}
+
+func (p *passedSockets) isUsed(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sockets[name] != nil && p.sockets[name].used
 }
 
 func fileOf(l net.Listener) (*os.File, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os/user"
 	"runtime"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/go-usher/usher"
 	"github.com/go-usher/usher/internal/admin"
 	"github.com/go-usher/usher/ipc"
+	"golang.org/x/time/rate"
 )
 
 // endpoint is where takers are handed connections. It connects when the first is needed, or as soon as
@@ -26,6 +28,7 @@ type endpoint struct {
 	name   string
 	policy policy // another policy makes another endpoint
 	stats  *endpointStats
+	pace   *rate.Limiter // of what its takers give back
 
 	holders int // plans; door.mu guards it
 
@@ -62,21 +65,31 @@ func (p *plan) holdEndpoint(route, name string) (*endpoint, error) {
 func (p *plan) holdLocked(name, path string) *endpoint {
 	d := p.door
 	policy := p.policies.of(path)
-	at := slices.IndexFunc(d.endpoints[path], func(e *endpoint) bool { return e.policy.words == policy.words })
-	var e *endpoint
-	if at >= 0 {
-		e = d.endpoints[path][at]
-	} else {
-		e = &endpoint{
-			door: d, path: path, name: name, policy: policy,
-			stats: d.stats.endpoint(name), connecting: make(chan struct{}, 1),
-		}
+	e := findEndpoint(d.endpoints[path], policy)
+	if e == nil {
+		e = d.newEndpoint(path, name, policy)
 		// A new slice: appeared reads the old one without the lock.
 		d.endpoints[path] = append(slices.Clip(d.endpoints[path]), e)
 	}
 	e.holders++
 	p.endpoints = append(p.endpoints, e)
 	return e
+}
+
+func (d *Door) newEndpoint(path, name string, policy policy) *endpoint {
+	return &endpoint{
+		door: d, path: path, name: name, policy: policy,
+		stats: d.stats.endpoint(name), pace: newReturnsPace(), connecting: make(chan struct{}, 1),
+	}
+}
+
+// findEndpoint returns that of a policy, or nil.
+func findEndpoint(there []*endpoint, policy policy) *endpoint {
+	at := slices.IndexFunc(there, func(e *endpoint) bool { return e.policy.words == policy.words })
+	if at < 0 {
+		return nil
+	}
+	return there[at]
 }
 
 // autoEndpoint returns the endpoint of a host's own name, nil where nobody listens there. It is none that a
@@ -136,10 +149,26 @@ func (p *plan) sweepAutos() {
 
 // handoff hands o over to the taker, counts what came of it, and returns when the taker has claimed. ctx has a deadline.
 func (e *endpoint) handoff(ctx context.Context, o *usher.Offer) (claimed time.Time, err error) {
-	t, err := e.connected(ctx)
-	if err != nil {
-		return time.Time{}, err
+	for {
+		t, err := e.connected(ctx)
+		if err != nil {
+			return time.Time{}, err
+		}
+		claimed, err = e.handoffTo(ctx, t, o)
+		if !errors.Is(err, net.ErrClosed) || !e.hasGivenUp(t) {
+			return claimed, err
+		}
 	}
+}
+
+// hasGivenUp says whether t, which is closed, was left to the next door: then another may be connected.
+func (e *endpoint) hasGivenUp(t *usher.Target) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return !e.closed && e.target != t
+}
+
+func (e *endpoint) handoffTo(ctx context.Context, t *usher.Target, o *usher.Offer) (claimed time.Time, err error) {
 	if decided, made, err := e.tryHandoff(ctx, t, o); made && !e.count(err) {
 		return decided, err
 	}
@@ -243,7 +272,7 @@ func (e *endpoint) connect(ctx context.Context, giveUp func() error) (*usher.Tar
 }
 
 func (e *endpoint) dial(ctx context.Context) (*usher.Target, error) {
-	d := usher.Dialer{Policy: e.policy.Policy, Patient: patient, Ended: e.ended, Lost: e.lost}
+	d := e.dialer()
 	var t *usher.Target
 	err := e.door.reserve.use(func() (err error) {
 		t, err = d.Dial(ctx, e.path)
@@ -262,6 +291,10 @@ func (e *endpoint) dial(ctx context.Context) (*usher.Target, error) {
 	}
 	e.announce(t)
 	return t, nil
+}
+
+func (e *endpoint) dialer() usher.Dialer {
+	return usher.Dialer{Policy: e.policy.Policy, Patient: patient, Ended: e.ended, Returned: e.returned, Lost: e.lost}
 }
 
 // patient is where TryHandoff makes offers. Elsewhere a connection's goroutine waits for its claim to be told.
@@ -387,9 +420,12 @@ func (e *endpoint) lost(who ipc.Peer, err error) {
 	}
 }
 
-// ended is told of a connection that a taker had. All of it is the taker's word: it may say what it likes of its
-// own connections, of routes that lead to it.
-func (e *endpoint) ended(r usher.Report) {
+// ended is told of a connection that a taker had.
+func (e *endpoint) ended(r usher.Report) { e.reported(r, e.door.started) }
+
+// reported takes a taker's word: it may say what it likes of its own connections, of routes that lead to it. None was
+// handed over before since.
+func (e *endpoint) reported(r usher.Report, since time.Time) {
 	route := r.Info.Route
 	if _, ours := e.stats.routes.Load(route); !ours {
 		e.door.log.Warn("a taker reports a connection of a route that does not lead to it", "endpoint", e.name, "pid", r.Taker.PID, "route", cut(route))
@@ -406,7 +442,7 @@ func (e *endpoint) ended(r usher.Report) {
 	e.door.ended(route, ending{
 		id: cut(r.Info.ID), client: client, host: cut(host), target: e.name,
 		received: min(r.Received, maxReported), sent: min(r.Sent, maxReported),
-		lasted: min(r.Duration, time.Since(e.door.started)), handedOn: r.HandedOn,
+		lasted: min(r.Duration, time.Since(since)), handedOn: r.HandedOn,
 	})
 }
 
@@ -440,9 +476,19 @@ func (e *endpoint) close() {
 	defer e.mu.Unlock()
 	e.closed = true
 	if t := e.target; t != nil {
-		// What was handed over there is still reported when it ends.
-		e.door.background.Go(func() { t.Shutdown(e.door.life) })
+		e.seeOff(t, e.door.started)
 	}
+}
+
+// seeOff waits, in the background, for what takers still tell on a target that makes no more offers: what was handed over
+// there is reported when it ends, and may be given back. since is as reported has it.
+func (e *endpoint) seeOff(t *usher.Target, since time.Time) {
+	d := e.door
+	d.partings.add(t, parting{e, since})
+	d.background.Go(func() {
+		defer d.partings.remove(t)
+		t.Shutdown(d.life)
+	})
 }
 
 // cut ends the endpoint at once: what is on offer comes back, and its taker's reports are lost.
@@ -517,6 +563,7 @@ func (e *endpoint) status() admin.EndpointStatus {
 	s := admin.EndpointStatus{
 		Name: e.name, Path: e.path, Takers: []admin.TakerStatus{},
 		Claimed: e.stats.claimed.Load(), Declined: e.stats.declined.Load(), Withdrawn: e.stats.withdrawn.Load(),
+		Returned: e.stats.returned.Load(),
 	}
 	if target != nil {
 		if who, ok := target.Taker(); ok {
@@ -562,7 +609,7 @@ func userName(who ipc.Peer) string {
 
 // endpointStats outlives reloads.
 type endpointStats struct {
-	claimed, declined, withdrawn atomic.Uint64
+	claimed, declined, withdrawn, returned atomic.Uint64
 
 	routes sync.Map // names of those that have led to it
 }

@@ -29,9 +29,13 @@ type listener struct {
 	waiting  waiting
 	clients  clients
 
+	held     atomic.Bool               // it is not to accept, for another door may
+	shared   bool                      // that door uses the socket; door.reloading guards it
+	idle     chan struct{}             // closed when acceptAll has returned; door.reloading guards it
 	stopping atomic.Pointer[time.Time] // when it gives up what the kernel has for it
 	late     bool                      // acceptAll's: the last Accept has timed out
-	ended    chan struct{}             // closed when the socket is
+	end      sync.Once
+	ended    chan struct{} // closed when the socket is
 
 	failed   atomic.Pointer[string] // why it could not accept, the last time
 	failedAt atomic.Int64           // when, in nanoseconds of Unix time
@@ -63,7 +67,7 @@ func (d *Door) listenerFor(lc *config.Listener, others []*listener) (*listener, 
 		}
 	}
 	d.waitForStopped(lc.Address)
-	nl, err := d.open(lc.Address)
+	nl, err := d.open(lc.Address, lc.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -103,15 +107,42 @@ func isClosed(c <-chan struct{}) bool {
 // systemdPrefix begins the address of a socket that systemd has opened.
 const systemdPrefix = "systemd:"
 
-func (d *Door) open(address string) (net.Listener, error) {
+func isPassed(address string) bool { return strings.HasPrefix(address, systemdPrefix) }
+
+func (d *Door) open(address, listener string) (net.Listener, error) {
 	if name, ok := strings.CutPrefix(address, systemdPrefix); ok {
 		return d.passed.take(name)
+	}
+	if l := d.inherited.take(address, listener); l != nil {
+		return l, nil
 	}
 	// Not MPTCP, which is package net's default: not all kernels pass on to connections what is set on the listener then.
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
-	return lc.Listen(context.Background(), "tcp", address)
+	return d.insist(func() (net.Listener, error) { return lc.Listen(context.Background(), "tcp", address) })
 }
+
+// insist calls listen until the address is free, for as long as the options say when the door starts.
+func (d *Door) insist(listen func() (net.Listener, error)) (net.Listener, error) {
+	end := d.started.Add(d.addressWait())
+	for {
+		l, err := listen()
+		if !isInUse(err) || d.plan != nil || time.Now().After(end) {
+			return l, err
+		}
+		time.Sleep(maxPause)
+	}
+}
+
+func (d *Door) addressWait() time.Duration {
+	if p := d.options.Predecessor; p != nil && p.gone {
+		return max(d.options.AddressWait, deathTime)
+	}
+	return d.options.AddressWait
+}
+
+// deathTime is for the kernel to close all that a process had which was killed: its channels may end before its sockets do.
+const deathTime = 2 * time.Second
 
 func (l *listener) with(lc *config.Listener) *listenerSettings {
 	return &listenerSettings{Listener: lc, trusted: lc.AcceptProxy, stats: l.door.stats.listener(lc.Name)}
@@ -126,7 +157,42 @@ func (l *listener) use(lc *config.Listener) {
 	}
 	l.started = true
 	l.door.log.Info("listening", "listener", lc.Name, "address", l.from.addr.String())
-	l.door.work.Go(l.acceptAll)
+	l.begin()
+}
+
+func (l *listener) begin() {
+	idle := make(chan struct{})
+	l.idle = idle
+	l.door.work.Go(func() {
+		defer close(idle)
+		l.acceptAll()
+		if !l.held.Load() {
+			l.close()
+		}
+	})
+}
+
+// hold ends accepting at once, and leaves the socket as it is: who connects waits in the kernel, for this door or for
+// another that has the socket. door.reloading is held.
+func (l *listener) hold() {
+	l.held.Store(true)
+	l.from.setDeadline(past)
+	<-l.idle
+}
+
+// resume accepts again after hold. door.reloading is held.
+func (l *listener) resume() {
+	l.held.Store(false)
+	l.from.setDeadline(time.Time{})
+	l.begin()
+}
+
+// close closes the socket, which resets the clients in its queue unless another process has the socket, too.
+func (l *listener) close() {
+	l.end.Do(func() {
+		l.from.close()
+		close(l.ended)
+	})
 }
 
 // closeUnstarted is for a plan that failed: it closes what that plan has opened.
@@ -172,11 +238,9 @@ func (l *listener) goesOn(err error) bool {
 	return true
 }
 
-// acceptAll accepts until stop. It never gives up: what fails, fails for want of descriptors or memory, and
+// acceptAll accepts until stop or hold. It never gives up: what fails, fails for want of descriptors or memory, and
 // the clients wait in the kernel until there are some again.
 func (l *listener) acceptAll() {
-	defer close(l.ended)
-	defer l.from.close()
 	defer context.AfterFunc(l.door.life, func() { l.from.close() })()
 	pause := minPause
 	for {
@@ -187,7 +251,7 @@ func (l *listener) acceptAll() {
 		} else if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if !l.goesOn(err) {
+		if l.held.Load() || !l.goesOn(err) {
 			return
 		}
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -307,7 +371,7 @@ func (w *waiting) evict(patience time.Duration) {
 }
 
 func (w *waiting) evictLocked() {
-	w.first.tcp.SetReadDeadline(past) // here, so that whoever finds itself evicted finds the deadline set
+	w.first.nc.SetReadDeadline(past) // here, so that whoever finds itself evicted finds the deadline set
 	w.removeLocked(w.first)
 }
 

@@ -35,13 +35,16 @@ func (c *conn) finished(outcome admin.Outcome, err error) {
 	if !c.door.logsAccess() {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 12)
+	attrs := make([]slog.Attr, 0, 13)
 	if c.id != "" {
 		attrs = append(attrs, slog.String("id", c.id))
 	}
 	attrs = append(attrs, slog.String("listener", c.settings.Name), slog.String("client", c.client.String()))
 	if c.client != c.peer {
 		attrs = append(attrs, slog.String("peer", c.peer.String()))
+	}
+	if c.origin.pid != 0 {
+		attrs = append(attrs, c.origin.attr())
 	}
 	if c.seen.Protocol != sniff.Unknown {
 		attrs = append(attrs, slog.String("protocol", c.seen.Protocol.String()))

@@ -4,20 +4,27 @@ package door
 
 import (
 	"io"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
 
+	"github.com/go-usher/usher"
 	"github.com/go-usher/usher/internal/sniff"
 	"github.com/go-usher/usher/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
 // look peeks at the first bytes until in knows enough: they stay in the kernel, so that nothing has to
-// travel with the connection and the taker gets it untouched. While it waits it holds no memory but its
-// goroutine's stack.
+// travel with the connection and the taker gets it untouched. (A prefix, which somebody else has read, travels on as it
+// is.) While it waits it holds no memory but its goroutine's stack.
 func (c *conn) look(in *inspection) error {
-	raw, err := c.tcp.SyscallConn()
+	if len(c.prefix) > 0 {
+		if err := in.inspectPrefix(); err != sniff.ErrShort {
+			return err
+		}
+	}
+	raw, err := c.nc.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -36,6 +43,15 @@ func (c *conn) look(in *inspection) error {
 	return found
 }
 
+// addresses returns those of a connection that another process has passed on, as the kernel has them: nc's own are what that
+// process says.
+func addresses(nc *usher.Conn) (local, remote netip.AddrPort) {
+	if raw, err := nc.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { local, remote = sys.Addresses(int(fd)) })
+	}
+	return local, remote
+}
+
 // A client that sends byte by byte makes the door look at all that it has sent, again and again. After some
 // looks it has to wait a little before each.
 const (
@@ -43,7 +59,8 @@ const (
 	impatience   = 10 * time.Millisecond
 )
 
-// peek looks once at all that the kernel has. The error is sniff.ErrShort when it is worth to wait for more.
+// peek looks once at all that there is: the prefix, and what the kernel has. The error is sniff.ErrShort when it is worth
+// to wait for more.
 func (in *inspection) peek(fd int) error {
 	buf := peekBuffers.Get().(*[]byte)
 	defer peekBuffers.Put(buf)
@@ -53,22 +70,23 @@ func (in *inspection) peek(fd int) error {
 	}
 	b := (*buf)[:most]
 	for had := -1; ; {
-		n, err := sys.Peek(fd, b)
+		prefix := copy(b, in.conn.prefix) // which is less than most, or inspectPrefix would have known enough
+		n, err := sys.Peek(fd, b[prefix:])
 		if err == unix.EAGAIN {
 			return sniff.ErrShort
 		}
 		if err != nil {
 			return os.NewSyscallError("recv", err)
 		}
-		if n == 0 {
+		if n += prefix; n == 0 {
 			return io.EOF
 		}
-		if n == had {
+		if n == had || n == prefix {
 			return io.ErrUnexpectedEOF // and no more will come
 		}
 		header, err := in.inspect(b[:n])
 		if header > 0 {
-			if err := discard(fd, b[:header]); err != nil {
+			if err := in.conn.skip(fd, b[:header]); err != nil {
 				return err
 			}
 			n -= header
@@ -83,6 +101,13 @@ func (in *inspection) peek(fd int) error {
 }
 
 var peekBuffers = sync.Pool{New: func() any { b := make([]byte, 16<<10); return &b }}
+
+// skip takes bytes off the stream: off the prefix first, then off what the kernel is known to have.
+func (c *conn) skip(fd int, b []byte) error {
+	n := min(len(b), len(c.prefix))
+	c.prefix = c.prefix[n:]
+	return discard(fd, b[n:])
+}
 
 // discard takes bytes off the stream that the kernel is known to have.
 func discard(fd int, b []byte) error {

@@ -149,12 +149,15 @@ func (p *plan) listen() error {
 	return nil
 }
 
-// start begins to accept where the plan is the first to do so, puts its settings in force elsewhere, and connects
-// to the takers that are there.
+// start begins to accept where the plan is the first to do so, and puts its settings in force elsewhere.
 func (p *plan) start() {
 	for i, l := range p.listeners {
 		l.use(&p.config.Listeners[i])
 	}
+}
+
+// connect connects to the takers that are there, in the background.
+func (p *plan) connect() {
 	p.door.mu.RLock()
 	endpoints := slices.Clone(p.endpoints)
 	p.door.mu.RUnlock()

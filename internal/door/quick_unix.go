@@ -50,7 +50,7 @@ func (c *conn) glance() bool {
 // offerTo makes an offer to the taker at e, and returns true if the outcome comes by itself.
 func (c *conn) offerTo(e *endpoint, timeout time.Duration) bool {
 	t := e.current()
-	if t == nil || c.becomeOffer(c.in) != nil {
+	if t == nil || c.becomeOffer(c.in, c.info()) != nil {
 		return false
 	}
 	c.begin()

@@ -17,6 +17,11 @@ import (
 
 // refuse ends a connection that no target got, in a way that its client understands, and notes why.
 func (c *conn) refuse(outcome admin.Outcome, reason string) {
+	if outcome == admin.Idle { // nobody has asked for anything
+		c.finished(outcome, nil)
+		c.nc.Close()
+		return
+	}
 	c.finished(outcome, reasonError(reason))
 	switch last := c.lastWords(outcome); {
 	case last != nil:

@@ -58,6 +58,15 @@ func ownAddress(fd int) netip.AddrPort {
 	return addrPort(sa)
 }
 
+// Addresses returns a connection's own address and the other end's, as the kernel has them. Not valid are those that it has
+// forgotten, and those of what is no TCP.
+func Addresses(fd int) (local, remote netip.AddrPort) {
+	if sa, err := unix.Getpeername(fd); err == nil {
+		remote = addrPort(sa)
+	}
+	return ownAddress(fd), remote
+}
+
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:

@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	faults.Main(m, map[string]func([]string) error{"service": playService})
+	faults.Main(m, map[string]func([]string) error{"service": playService, "counter": playCounter, "predecessor": playPredecessor})
 }
 
 // service is what a service that was passed sockets says about them, as JSON on its stdout. Then it answers one client
@@ -27,23 +27,25 @@ func TestMain(m *testing.M) {
 type service struct {
 	Error     string
 	Listeners map[string][]string // network and address
-	Again     int                 // what a second call returned
+	Stored    map[string][]string
+	Dropped   []string // what the Notifier's Failed was told
+	Again     int      // what a second call returned
 	Open      []string
 	Inherited string // LISTEN_ variables and sockets that a child has
 }
 
-func playService([]string) error {
-	passed, err := Listeners()
-	again, _ := Listeners()
-	said := service{Listeners: make(map[string][]string), Again: len(again), Open: openSockets()}
+func playService(wanted []string) error {
+	var said service
+	n := Notifier{Failed: func(err error) { said.Dropped = append(said.Dropped, err.Error()) }}
+	passed, stored, err := n.Passed(wanted)
+	again, storedAgain, _ := new(Notifier).Passed(wanted)
+	n.Keep(nil) // it keeps none of them
+	said.Again = len(again) + len(storedAgain)
+	said.Open = openSockets()
 	if err != nil {
 		said.Error = err.Error()
 	}
-	for name, ls := range passed {
-		for _, l := range ls {
-			said.Listeners[name] = append(said.Listeners[name], l.Addr().Network()+" "+l.Addr().String())
-		}
-	}
+	said.Listeners, said.Stored = addresses(passed), addresses(stored)
 	child, err := exec.Command("/bin/sh", "-c", "env | grep ^LISTEN_; readlink /proc/$$/fd/* | grep ^socket; true").Output()
 	if err != nil {
 		return err
@@ -62,6 +64,16 @@ func playService([]string) error {
 		err = errors.Join(err, <-errs)
 	}
 	return err
+}
+
+func addresses(passed map[string][]net.Listener) map[string][]string {
+	all := make(map[string][]string)
+	for name, ls := range passed {
+		for _, l := range ls {
+			all[name] = append(all[name], l.Addr().Network()+" "+l.Addr().String())
+		}
+	}
+	return all
 }
 
 func answer(l net.Listener, name string) error {
@@ -88,15 +100,21 @@ func openSockets() []string {
 	return sockets
 }
 
-// startService runs a service as systemd would: as the process that LISTEN_PID names, unless environment has another.
+// startService runs a service as systemd would, which wants what was stored for :80 and :8080.
 func startService(t *testing.T, files []*os.File, environment ...string) (service, *exec.Cmd) {
 	t.Helper()
-	role := faults.Command(t, "service")
-	cmd := exec.Command("/bin/sh", "-c", `: "${LISTEN_PID=$$}"; export LISTEN_PID; exec "$0"`, role.Path)
-	cmd.ExtraFiles = files
+	cmd := activated(t, faults.Command(t, "service", ":80", ":8080"), files, environment...)
+	return hear(t, cmd), cmd
+}
+
+// activated makes a command one that systemd starts: as the process that LISTEN_PID names, unless environment has another.
+func activated(t *testing.T, role *exec.Cmd, files []*os.File, environment ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("/bin/sh", append([]string{"-c", `: "${LISTEN_PID=$$}"; export LISTEN_PID; exec "$0" "$@"`}, role.Args...)...)
+	cmd.ExtraFiles, cmd.Stderr = files, os.Stderr
 	cmd.Env = append(role.Env, "LISTEN_FDS="+strconv.Itoa(len(files)))
 	cmd.Env = append(cmd.Env, environment...)
-	return hear(t, cmd), cmd
+	return cmd
 }
 
 // hear starts a service and returns what it says.

@@ -36,23 +36,65 @@ func listenAsManager(t testing.TB, address string) manager {
 // next returns the next datagram, and "" where none is there: a datagram is there when its sender's call has returned.
 func (m manager) next(t testing.TB) string {
 	t.Helper()
+	state, files := m.nextWithFiles(t)
+	if len(files) > 0 {
+		t.Errorf("%q came with %d descriptors", state, len(files))
+	}
+	return state
+}
+
+// nextWithFiles is next for datagrams that may have descriptors.
+func (m manager) nextWithFiles(t testing.TB) (string, []*os.File) {
+	t.Helper()
 	raw, err := m.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := make([]byte, 64<<10)
-	var n int
+	b, oob := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(64*4))
+	var n, oobn int
 	raw.Read(func(fd uintptr) bool {
-		n, err = unix.Read(int(fd), b)
+		n, oobn, _, _, err = unix.Recvmsg(int(fd), b, oob, unix.MSG_CMSG_CLOEXEC)
 		return true
 	})
 	if errors.Is(err, unix.EAGAIN) {
-		return ""
+		return "", nil
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(b[:n])
+	return string(b[:n]), filesOf(t, oob[:oobn])
+}
+
+// wait is nextWithFiles for a datagram that another process has yet to send.
+func (m manager) wait(t testing.TB) (string, []*os.File) {
+	t.Helper()
+	b, oob := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(64*4))
+	m.SetReadDeadline(time.Now().Add(time.Minute))
+	n, oobn, _, _, err := m.ReadMsgUnix(b, oob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b[:n]), filesOf(t, oob[:oobn])
+}
+
+func filesOf(t testing.TB, oob []byte) (files []*os.File) {
+	t.Helper()
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range messages {
+		fds, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range fds {
+			f := os.NewFile(uintptr(fd), "stored")
+			t.Cleanup(func() { f.Close() })
+			files = append(files, f)
+		}
+	}
+	return files
 }
 
 func mustNotFail(t testing.TB) Notifier {
@@ -67,6 +109,8 @@ func TestNewsReachesSystemdInOneDatagram(t *testing.T) {
 	}{
 		{"ready", func(n *Notifier) { n.Ready("2 listeners, 7 routes") }, "READY=1\nSTATUS=2 listeners, 7 routes"},
 		{"stopping", (*Notifier).Stopping, "STOPPING=1"},
+		{"another main process", func(n *Notifier) { n.MainPID(4711) }, "MAINPID=4711"},
+		{"a socket that is given up", func(n *Notifier) { n.Remove("[::1]:80") }, "FDSTOREREMOVE=1\nFDNAME=usher-listen=%5B%3A%3A1%5D%3A80"},
 		{"no status", func(n *Notifier) { n.Ready("") }, "READY=1\nSTATUS="},
 		{"a status of two lines has one", func(n *Notifier) { n.Ready("a\nSTOPPING=1\r\nb\x00\x1b[0m") }, "READY=1\nSTATUS=a STOPPING=1  b  [0m"},
 		{"a status that is not UTF-8", func(n *Notifier) { n.Ready("caf\xe9 \u00e9") }, "READY=1\nSTATUS=caf\uFFFD \u00e9"},

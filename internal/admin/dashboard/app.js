@@ -107,6 +107,7 @@ const endpoints = new Table(byId("endpoints"), {
     number("Claimed", (e) => e.claimed),
     number("Declined", (e) => e.declined),
     number("Withdrawn", (e) => e.withdrawn),
+    number("Given back", (e) => e.returned),
   ],
 });
 

@@ -31,7 +31,7 @@ export function connections(route) {
   for (const c of route.connections ?? []) {
     if (c.outcome === "handed_over") sums.handed += c.n;
     else if (c.outcome === "proxied") sums.proxied += c.n;
-    else sums.refused += c.n;
+    else if (c.outcome !== "idle") sums.refused += c.n;
   }
   return sums;
 }

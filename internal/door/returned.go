@@ -1,0 +1,231 @@
+package door
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/go-usher/usher"
+	"github.com/go-usher/usher/internal/upstream"
+	"golang.org/x/time/rate"
+)
+
+// origin is the process that a connection has come from which was not accepted here. The zero value is of one that was.
+//
+// What a taker says of a connection is believed as far as it could have had it so by connecting itself: its listener and its
+// client are what the kernel says, and its route is looked up anew. The door before this one knows what it says.
+type origin struct {
+	pid      int
+	endpoint *endpoint // whose taker has given it back; nil if the old door has passed it on
+	returned bool      // a taker has given it back, here or to the old door: it may be between two requests
+	id       string    // that it had when it was handed over, as the taker says
+}
+
+// returned is given each connection that a taker of e gives back, in a goroutine of its own.
+func (e *endpoint) returned(nc *usher.Conn) {
+	e.stats.returned.Add(1)
+	e.door.receive(nc, origin{pid: nc.Giver().PID, endpoint: e, returned: true, id: cut(nc.Info().ID)})
+}
+
+// receiveFrom receives the connections that the old door is in the middle of learning from, until no more will come on l.
+func (d *Door) receiveFrom(l *usher.Listener) {
+	for {
+		nc, err := l.Accept()
+		if err != nil {
+			return
+		}
+		conn := nc.(*usher.Conn)
+		go d.receive(conn, origin{pid: conn.Giver().PID})
+	}
+}
+
+// receive takes over a connection that another process has passed to the door, and sees it through: it waits for that.
+func (d *Door) receive(nc *usher.Conn, from origin) {
+	if !d.work.add() { // the door has seen to its last connection, and ends
+		upstream.Reset(nc)
+		return
+	}
+	info := nc.Info()
+	local, peer := addresses(nc)
+	l := d.acceptor(info.Listener, local)
+	if l == nil {
+		defer d.work.Done()
+		d.log.Warn("a connection has come back that no listener can have accepted",
+			from.attr(), "listener", cut(info.Listener), "local", local.String(), "client", peer.String())
+		upstream.Reset(nc)
+		return
+	}
+	l.received(nc, peer, from).serve()
+}
+
+// received makes a connection that was accepted here, or could have been, one of l's.
+func (l *listener) received(nc *usher.Conn, peer netip.AddrPort, from origin) *conn {
+	s := l.settings.Load()
+	c := &conn{door: l.door, listener: l, settings: s, origin: from, accepted: time.Now(), nc: nc, prefix: unread(nc), peer: peer}
+	if !peer.IsValid() {
+		// The client has gone, and the kernel has forgotten it. What the other process says will do for the log.
+		c.peer = addrPort(nc.RemoteAddr())
+	}
+	c.client = c.peer
+	if from.endpoint != nil {
+		c.believe(nc.Info().Client)
+	} else {
+		c.goOn(nc.Info())
+	}
+	if !c.trusted {
+		// It was admitted once. No limit is asked again: a taker that ends gives all back at once.
+		l.clients.readmit(c.client.Addr())
+		c.counted = true
+	}
+	l.door.stats.open.Add(1)
+	s.stats.open.Add(1)
+	return c
+}
+
+// believe takes a client's address from a taker, who may have it from this door: a proxy that is trusted has named it,
+// in a header that is off the stream. Of any other peer it is made up.
+func (c *conn) believe(client netip.AddrPort) {
+	if client.IsValid() && c.settings.trusted.contain(c.peer.Addr()) {
+		c.client = client
+	}
+}
+
+// unread returns what nc's giver has read of it, which nc does not return any more.
+func unread(nc *usher.Conn) []byte {
+	n := nc.Buffered()
+	if n == 0 {
+		return nil
+	}
+	b := make([]byte, n)
+	n, _ = nc.Read(b) // which is all of it, from memory
+	return b[:n]
+}
+
+// acceptor returns the listener in force that accepts at a connection's own address, which is the kernel's word. The name
+// decides where several do; one that a reload has taken away may have an heir of another name.
+func (d *Door) acceptor(name string, local netip.AddrPort) *listener {
+	d.mu.RLock()
+	listeners := d.plan.listeners
+	d.mu.RUnlock()
+	var best *listener
+	most := 0
+	for _, l := range listeners {
+		fit := fits(addrPort(l.from.addr), local)
+		if fit > 0 && l.settings.Load().Name == name {
+			fit++
+		}
+		if fit > most {
+			best, most = l, fit
+		}
+	}
+	return best
+}
+
+// fits says how well a connection's own address fits one that is listened at: not at all if it is 0, and the kernel prefers
+// a listener of this very address, 3, to one of any.
+func fits(listens, local netip.AddrPort) int {
+	any := listens.Addr().IsUnspecified() && (listens.Addr().Is6() || local.Addr().Is4())
+	switch {
+	case listens.Port() != local.Port() || !local.IsValid():
+		return 0
+	case listens == local:
+		return 3
+	case any:
+		return 1
+	}
+	return 0
+}
+
+// A taker must not give back what it was handed before it has served anything of it. The door cannot see whether it has, so
+// one that passes the same connection back for ever is held to a pace: it takes the door some part of one processor, and
+// clients of others notice nothing. The pace is the endpoint's, for who gives back may say what it likes of a connection, and
+// it is asked where a connection is about to be handed over again: those that wait for a request take nothing.
+const (
+	returnsPerSecond = 2000
+	returnsAtOnce    = 2000
+)
+
+func newReturnsPace() *rate.Limiter { return rate.NewLimiter(returnsPerSecond, returnsAtOnce) }
+
+// pace waits until it is the turn of a connection that was given back, or life ends.
+func (o *origin) pace(life context.Context) {
+	if o.endpoint != nil {
+		_ = o.endpoint.pace.Wait(life)
+	}
+}
+
+// attr says in the log where the connection has come from.
+func (o *origin) attr() slog.Attr {
+	switch {
+	case o.endpoint != nil:
+		return slog.Group("returned", "endpoint", o.endpoint.name, "pid", o.pid, "id", o.id)
+	case o.returned:
+		return slog.Group("passed", "pid", o.pid, "id", o.id)
+	}
+	return slog.Group("passed", "pid", o.pid)
+}
+
+// work counts what the door sees through before it ends. To a sync.WaitGroup nothing may be added while somebody waits for
+// the last; here connections come back when they like, until there was none.
+type work struct {
+	mu   sync.Mutex
+	n    int
+	over bool
+	none chan struct{} // closed when the work is over; nil until somebody waits
+}
+
+// add counts one more, and returns false if the work is over.
+func (w *work) add() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over {
+		return false
+	}
+	w.n++
+	return true
+}
+
+// Add is for who is certain that the work is not over: it is counted itself, or nobody waits yet.
+func (w *work) Add(n int) {
+	w.mu.Lock()
+	w.n += n
+	w.mu.Unlock()
+}
+
+// Done is for when one that was counted has been seen through.
+func (w *work) Done() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.n--
+	w.endIfNone()
+}
+
+// Go counts f and calls it in a goroutine of its own.
+func (w *work) Go(f func()) {
+	w.Add(1)
+	go func() {
+		defer w.Done()
+		f()
+	}()
+}
+
+// Wait waits until all that was counted has been seen through. Then the work is over.
+func (w *work) Wait() {
+	w.mu.Lock()
+	if w.none == nil {
+		w.none = make(chan struct{})
+		w.endIfNone()
+	}
+	w.mu.Unlock()
+	<-w.none
+}
+
+// endIfNone is called with w.mu held.
+func (w *work) endIfNone() {
+	if w.n == 0 && w.none != nil && !w.over {
+		w.over = true
+		close(w.none)
+	}
+}
