@@ -10,8 +10,8 @@ SYSTEMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 freebsd/amd64 freebs
 # The library packages do nothing on these, and must build there all the same.
 OTHERS  = plan9/amd64 js/wasm wasip1/wasm solaris/amd64 aix/ppc64 dragonfly/amd64
 
-.PHONY: ci test fmt vet staticcheck race demo faults load model real browser packages rivals cross windows wasm actionlint fuzz bench measure package man
-ci: test fmt vet staticcheck race demo model faults load real browser packages rivals cross wasm actionlint windows
+.PHONY: ci test fmt vet staticcheck race demo faults load model real reliability browser packages rivals cross windows wasm actionlint fuzz bench measure measure-reliability package man
+ci: test fmt vet staticcheck race demo model faults load real reliability browser packages rivals cross wasm actionlint windows
 
 test:
 	go test ./...
@@ -51,6 +51,15 @@ LOAD_CONNS ?= 10000
 load:
 	go test -count=1 -run 'UnderLoad|SlowClients|OutOfDescriptors' -v -timeout 10m ./internal/door -door.slow=$(LOAD_SLOW) -door.conns=$(LOAD_CONNS)
 
+# Upgrades, crashes and replacements under load, in short: it fails if a request does. And a server that hands 1,000 connections to its next version, ten times.
+reliability:
+	cd bench && go run ./reliability -short
+	go test -count=1 -run '^TestNobodyMissesAMessage' -v ./examples/chat -chat.clients=1000 -chat.upgrades=10
+
+# The whole of it, for doc/reliability.md: a quarter of an hour on a machine that does nothing else.
+measure-reliability:
+	cd bench && go run ./reliability -json reliability/results.json && go run ./reliability write reliability/results.json ../doc/reliability.md
+
 # The dashboard in a real browser; a module of its own, so that the main one does not need what drives it.
 browser:
 	cd test/browser && go vet ./... && go test -count=1 ./...
@@ -75,7 +84,7 @@ cross:
 	done; \
 	for s in $(OTHERS); do \
 		echo "build the library for $$s"; \
-		CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/} go build . ./ipc; \
+		CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/} go build . ./ipc ./usherhttp; \
 	done
 
 # The one system without sockets to pass that tests can be run for here.
