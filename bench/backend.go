@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/go-usher/usher"
+	"github.com/go-usher/usher/bench/internal/processes"
 	"github.com/go-usher/usher/internal/bench"
 )
 
@@ -19,7 +20,7 @@ func playBackend(args []string) error {
 	passed := flags.String("passed", "", "take descriptors at the sockets `DIR`/http.passed and DIR/tls.passed")
 	flags.Parse(args)
 
-	go endWithStdin()
+	go processes.EndWithStdin()
 	failed := make(chan error)
 	serve := func(l net.Listener) { failed <- bench.Serve(l) }
 	serveTLS := func(l net.Listener) { failed <- bench.ServeTLS(l) }
@@ -61,8 +62,8 @@ func playBackend(args []string) error {
 }
 
 // backend starts a backend of the contender's own.
-func (c *crew) backend(args ...string) (p *process, http, tls string, err error) {
-	p, said, err := c.play("backend", args...)
+func (c *crew) backend(args ...string) (p *processes.Process, http, tls string, err error) {
+	p, said, err := c.Play("backend", nil, args...)
 	if err != nil {
 		return nil, "", "", err
 	}

@@ -9,6 +9,7 @@ import (
 	"math"
 	"strings"
 
+	"github.com/go-usher/usher/bench/internal/page"
 	"github.com/go-usher/usher/internal/bench"
 )
 
@@ -173,7 +174,7 @@ func barClass(contender string) string {
 
 // footer says on what and with what it was measured, in lines of bearable length.
 func footer(r *bench.Results) []string {
-	parts := append([]string{machine(r)}, measured(r)...)
+	parts := append([]string{page.Machine(r.Date, r.Machine)}, page.Measured(r.Versions, r.Skipped)...)
 	rounds := 0
 	for _, t := range r.Tables {
 		rounds = max(rounds, t.Rounds)

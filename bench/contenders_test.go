@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-usher/usher/bench/internal/processes"
 	"github.com/go-usher/usher/internal/bench"
 )
 
@@ -26,7 +27,7 @@ func testPlace(t *testing.T) *place {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(p.close)
+	t.Cleanup(p.Close)
 	return p
 }
 
@@ -48,7 +49,7 @@ func wantGone(t *testing.T, p *place, pids []int) {
 	for _, pid := range pids {
 		wantNone(t, pid)
 	}
-	entries, err := os.ReadDir(p.dir)
+	entries, err := os.ReadDir(p.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +182,7 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 			if err != nil {
 				return nil, err
 			}
-			pids = append(pids, backend.pid())
+			pids = append(pids, backend.Pid)
 			return nil, errors.New("not today")
 		},
 		"it does not serve": func(_ context.Context, c *crew) (*bench.Running, error) {
@@ -189,12 +190,12 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 			if err != nil {
 				return nil, err
 			}
-			pids = append(pids, backend.pid())
-			address, err := freeAddress()
-			return &bench.Running{HTTP: address, Backend: []int{backend.pid()}}, err
+			pids = append(pids, backend.Pid)
+			address, err := processes.FreeAddress()
+			return &bench.Running{HTTP: address, Backend: []int{backend.Pid}}, err
 		},
 		"a process ends": func(_ context.Context, c *crew) (*bench.Running, error) {
-			_, _, err := c.play("nobody")
+			_, _, err := c.Play("nobody", nil)
 			return nil, err
 		},
 	} {
@@ -209,45 +210,22 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 
 // TestRolesEndWithTheBench takes from a role what it lives by, as the kernel does when the bench is killed.
 func TestRolesEndWithTheBench(t *testing.T) {
-	c := &crew{place: testPlace(t), dir: t.TempDir()}
-	defer c.stop()
+	p := testPlace(t)
+	started, err := p.NewCrew("roles")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &crew{started, p}
+	defer c.Stop()
 	backend, _, _, err := c.backend()
 	if err != nil {
 		t.Fatal(err)
 	}
-	backend.stdin.Close()
+	backend.Stdin.Close()
 	select {
-	case <-backend.ended:
-	case <-time.After(startTimeout):
+	case <-backend.Ended:
+	case <-time.After(processes.StartTimeout):
 		t.Error("it is still there")
-	}
-}
-
-// TestWardenEndsWhatIsLeft ends a bench without stopping a process that knows nothing of it.
-func TestWardenEndsWhatIsLeft(t *testing.T) {
-	p := testPlace(t)
-	c := &crew{place: p, dir: p.dir}
-	left, err := c.start("sh", "-c", "sleep 1000 & wait") // two processes: the group has to go
-	if err != nil {
-		t.Fatal(err)
-	}
-	stopped, err := c.start("sleep", "1000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	stopped.stop()
-	p.warden.forget(stopped.pid())
-
-	p.close()
-	select {
-	case <-left.ended:
-	case <-time.After(startTimeout):
-		t.Error("it is still there")
-		left.stop()
-	}
-	wantNone(t, -left.pid())
-	if _, err := os.Stat(p.dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the folder is still there: %v", err)
 	}
 }
 

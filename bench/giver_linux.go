@@ -11,30 +11,31 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/go-usher/usher/bench/internal/processes"
 	"github.com/go-usher/usher/internal/bench"
 )
 
 // startGiver has the minimal giver in C hand connections over: rivals/giver.c, one process for HTTP and one for TLS.
 func startGiver(_ context.Context, c *crew) (*bench.Running, error) {
-	program, err := c.compiledGiver()
+	program, err := c.place.compiledGiver()
 	if err != nil {
 		return nil, err
 	}
-	backend, _, _, err := c.backend("-passed", c.dir)
+	backend, _, _, err := c.backend("-passed", c.Dir)
 	if err != nil {
 		return nil, err
 	}
-	r := &bench.Running{Backend: []int{backend.pid()}}
-	if r.HTTP, r.TLS, err = freeAddresses(); err != nil {
+	r := &bench.Running{Backend: []int{backend.Pid}}
+	if r.HTTP, r.TLS, err = processes.FreeAddresses(); err != nil {
 		return nil, err
 	}
 	for name, address := range map[string]string{"http": r.HTTP, "tls": r.TLS} {
 		_, port, _ := net.SplitHostPort(address)
-		p, err := c.start(program, port, filepath.Join(c.dir, name+".passed"), bench.Host)
+		p, err := c.Start(program, port, filepath.Join(c.Dir, name+".passed"), bench.Host)
 		if err != nil {
 			return nil, err
 		}
-		r.Door = append(r.Door, p.pid())
+		r.Door = append(r.Door, p.Pid)
 	}
 	return r, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 
+	"github.com/go-usher/usher/bench/internal/processes"
 	"github.com/go-usher/usher/internal/bench"
 )
 
@@ -25,7 +26,7 @@ func startHAProxyHTTP(_ context.Context, c *crew) (*bench.Running, error) {
 }
 
 func (c *crew) haproxy(name string, tls bool) (*bench.Running, error) {
-	program, err := installed("haproxy")
+	program, err := processes.Installed("haproxy")
 	if err != nil {
 		return nil, err
 	}
@@ -34,19 +35,19 @@ func (c *crew) haproxy(name string, tls bool) (*bench.Running, error) {
 		return nil, err
 	}
 	// It does not start unless it may have two descriptors for each connection, two for each pipe, and some more.
-	d := haproxyConfig{MaxConn: min(20000, (descriptors()-700)/2), HTTPBackend: http, TLSBackend: tlsAddress, Host: bench.Host}
-	if d.HTTP, d.TLS, err = freeAddresses(); err != nil {
+	d := haproxyConfig{MaxConn: min(20000, (processes.Descriptors()-700)/2), HTTPBackend: http, TLSBackend: tlsAddress, Host: bench.Host}
+	if d.HTTP, d.TLS, err = processes.FreeAddresses(); err != nil {
 		return nil, err
 	}
 	config, err := c.write(name, d)
 	if err != nil {
 		return nil, err
 	}
-	p, err := c.start(program, "-db", "-f", config)
+	p, err := c.Start(program, "-db", "-f", config)
 	if err != nil {
 		return nil, err
 	}
-	r := &bench.Running{HTTP: d.HTTP, Door: []int{p.pid()}, Backend: []int{backend.pid()}}
+	r := &bench.Running{HTTP: d.HTTP, Door: []int{p.Pid}, Backend: []int{backend.Pid}}
 	if tls {
 		r.TLS = d.TLS
 	}

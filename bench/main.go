@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/go-usher/usher/bench/internal/processes"
 	"github.com/go-usher/usher/internal/bench"
 )
 
@@ -26,7 +27,7 @@ const usage = `usage: go run . [flags]                      measure, print table
 `
 
 func main() {
-	play()
+	processes.Play(roles)
 	flags := flag.NewFlagSet("bench", flag.ExitOnError)
 	flags.Usage = func() {
 		fmt.Fprint(flags.Output(), usage, "\nflags:\n")
@@ -41,7 +42,7 @@ func main() {
 	flags.Parse(os.Args[1:])
 
 	if err := run(&m, flags.Args()); err != nil {
-		fatal(err)
+		processes.Fatal(err)
 	}
 }
 
@@ -112,7 +113,7 @@ func (m *measurement) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer p.Close()
 	results, err := m.measure(ctx, p, chosen)
 	if err != nil {
 		return err
@@ -156,7 +157,7 @@ func (m *measurement) measure(ctx context.Context, p *place, chosen []workload) 
 		maps.Copy(all.Skipped, r.Skipped)
 	}
 	all.Command = m.String()
-	maps.Copy(all.Versions, versions())
+	maps.Copy(all.Versions, processes.Versions(map[string]string{"github.com/inetaf/tcpproxy": "tcpproxy"}))
 	return all, nil
 }
 

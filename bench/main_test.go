@@ -8,13 +8,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-usher/usher/bench/internal/processes"
 	"github.com/go-usher/usher/internal/bench"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
 func TestMain(m *testing.M) {
-	play() // the contenders' processes are this program
+	processes.Play(roles) // the contenders' processes are this program
 	os.Exit(m.Run())
 }
 

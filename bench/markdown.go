@@ -5,13 +5,14 @@ import (
 	"io"
 	"strings"
 
+	"github.com/go-usher/usher/bench/internal/page"
 	"github.com/go-usher/usher/internal/bench"
 )
 
 // markdown writes a table for each workload.
 func markdown(w io.Writer, r *bench.Results) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s.  \n%s.  \n`%s`\n", machine(r), strings.Join(measured(r), " · "), r.Command)
+	fmt.Fprintf(&b, "%s.  \n%s.  \n`%s`\n", page.Machine(r.Date, r.Machine), strings.Join(page.Measured(r.Versions, r.Skipped), " · "), r.Command)
 	for i := range r.Tables {
 		markdownTable(&b, &r.Tables[i])
 	}

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"path/filepath"
-	"time"
 
+	"github.com/go-usher/usher/bench/internal/processes"
 	"github.com/go-usher/usher/internal/bench"
 )
 
@@ -30,13 +28,13 @@ func startNginxHTTP(_ context.Context, c *crew) (*bench.Running, error) {
 }
 
 func (c *crew) nginx(name string, stream, tls bool) (*bench.Running, error) {
-	program, err := installed("nginx")
+	program, err := processes.Installed("nginx")
 	if err != nil {
 		return nil, err
 	}
 	d := nginxConfig{Root: os.Geteuid() == 0, Host: bench.Host}
 	if stream {
-		if d.Module, err = nginxStreamModule(); err != nil {
+		if d.Module, err = processes.NginxStreamModule(); err != nil {
 			return nil, err
 		}
 	}
@@ -45,52 +43,24 @@ func (c *crew) nginx(name string, stream, tls bool) (*bench.Running, error) {
 		return nil, err
 	}
 	d.HTTPBackend, d.TLSBackend = http, tlsAddress
-	if d.HTTP, d.TLS, err = freeAddresses(); err != nil {
+	if d.HTTP, d.TLS, err = processes.FreeAddresses(); err != nil {
 		return nil, err
 	}
 	config, err := c.write(name, d)
 	if err != nil {
 		return nil, err
 	}
-	master, err := c.start(program, "-p", c.dir, "-c", config, "-e", "stderr")
+	master, err := c.Start(program, "-p", c.Dir, "-c", config, "-e", "stderr")
 	if err != nil {
 		return nil, err
 	}
-	workers, err := master.workers()
+	workers, err := master.Workers()
 	if err != nil {
 		return nil, err
 	}
-	r := &bench.Running{HTTP: d.HTTP, Door: append([]int{master.pid()}, workers...), Backend: []int{backend.pid()}}
+	r := &bench.Running{HTTP: d.HTTP, Door: append([]int{master.Pid}, workers...), Backend: []int{backend.Pid}}
 	if tls {
 		r.TLS = d.TLS
 	}
 	return r, nil
-}
-
-// nginxStreamModule returns the file that the stream's module is in. In some builds it is in the program; Debian has
-// it apart, in libnginx-mod-stream.
-func nginxStreamModule() (string, error) {
-	dirs := []string{"/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/libexec/nginx", "/opt/homebrew/lib/nginx/modules"}
-	for _, dir := range dirs {
-		path := filepath.Join(dir, "ngx_stream_module.so")
-		if _, err := os.Stat(path); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%w: nginx has no ngx_stream_module.so (Debian: libnginx-mod-stream)", bench.ErrAbsent)
-}
-
-// workers waits until the process has children, and returns them; on systems where they cannot be told, none.
-func (p *process) workers() ([]int, error) {
-	for from := time.Now(); time.Since(from) < startTimeout; time.Sleep(5 * time.Millisecond) {
-		select {
-		case <-p.ended:
-			return nil, p.failure(fmt.Errorf("it has no workers"))
-		default:
-		}
-		if found, known := children(p.pid()); len(found) > 0 || !known {
-			return found, nil
-		}
-	}
-	return nil, p.failure(fmt.Errorf("it has no workers"))
 }

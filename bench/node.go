@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/go-usher/usher/bench/internal/processes"
 	"github.com/go-usher/usher/internal/bench"
 )
 
@@ -21,7 +22,7 @@ func startNode(_ context.Context, c *crew) (*bench.Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Backend = []int{p.pid()}
+	r.Backend = []int{p.Pid}
 	return r, nil
 }
 
@@ -31,13 +32,13 @@ func startNodeCluster(_ context.Context, c *crew) (*bench.Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Door = []int{p.pid()}
-	r.Backend, err = p.workers()
+	r.Door = []int{p.Pid}
+	r.Backend, err = p.Workers()
 	return r, err
 }
 
-func (c *crew) node(mode string) (*process, *bench.Running, error) {
-	program, err := installed("node")
+func (c *crew) node(mode string) (*processes.Process, *bench.Running, error) {
+	program, err := processes.Installed("node")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -45,18 +46,18 @@ func (c *crew) node(mode string) (*process, *bench.Running, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	path := filepath.Join(c.dir, "node.js")
+	path := filepath.Join(c.Dir, "node.js")
 	if err := os.WriteFile(path, script, 0o600); err != nil {
 		return nil, nil, err
 	}
-	if err := writeCertificate(filepath.Join(c.dir, "key.pem"), filepath.Join(c.dir, "cert.pem")); err != nil {
+	if err := writeCertificate(filepath.Join(c.Dir, "key.pem"), filepath.Join(c.Dir, "cert.pem")); err != nil {
 		return nil, nil, err
 	}
 	r := new(bench.Running)
-	if r.HTTP, r.TLS, err = freeAddresses(); err != nil {
+	if r.HTTP, r.TLS, err = processes.FreeAddresses(); err != nil {
 		return nil, nil, err
 	}
-	p, err := c.start(program, path, mode, r.HTTP, r.TLS)
+	p, err := c.Start(program, path, mode, r.HTTP, r.TLS)
 	return p, r, err
 }
 

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/go-usher/usher/bench/internal/page"
+	"github.com/go-usher/usher/bench/internal/processes"
 	"github.com/go-usher/usher/internal/bench"
 )
 
@@ -59,7 +61,7 @@ func (c *crew) startRoutes(n int) (*bench.Running, error) {
 	for i := range n {
 		d.Routes = append(d.Routes, manyRoute{fmt.Sprintf("h%06d.example.com", i), endpoint + "-http"})
 	}
-	return c.many(d, []int{backend.pid()})
+	return c.many(d, []int{backend.Pid})
 }
 
 // takerDoors returns doors with more and more takers, each behind the same number of backends that clients connect to
@@ -83,7 +85,7 @@ func (c *crew) startBackends(n int) (*bench.Running, error) {
 	if n > 1 && runtime.GOOS != "linux" {
 		return nil, fmt.Errorf("%w: only Linux spreads connections over all who listen at an address", bench.ErrAbsent)
 	}
-	address, err := freeAddress()
+	address, err := processes.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +95,7 @@ func (c *crew) startBackends(n int) (*bench.Running, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.Backend = append(r.Backend, p.pid())
+		r.Backend = append(r.Backend, p.Pid)
 	}
 	return r, nil
 }
@@ -107,7 +109,7 @@ func (c *crew) startTakers(n int) (*bench.Running, error) {
 		if err != nil {
 			return nil, err
 		}
-		pids = append(pids, p.pid())
+		pids = append(pids, p.Pid)
 		d.Routes = append(d.Routes, manyRoute{fmt.Sprintf("t%d.example.com", i), endpoint + "-http"})
 	}
 	return c.many(d, pids)
@@ -115,7 +117,7 @@ func (c *crew) startTakers(n int) (*bench.Running, error) {
 
 func (c *crew) many(d manyDoor, backends []int) (*bench.Running, error) {
 	var err error
-	if d.HTTP, err = freeAddress(); err != nil {
+	if d.HTTP, err = processes.FreeAddress(); err != nil {
 		return nil, err
 	}
 	config, err := c.write("usher-many.yaml", d)
@@ -126,7 +128,7 @@ func (c *crew) many(d manyDoor, backends []int) (*bench.Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bench.Running{HTTP: d.HTTP, Hosts: spread(d.Routes), Door: []int{p.pid()}, Backend: backends}, nil
+	return &bench.Running{HTTP: d.HTTP, Hosts: spread(d.Routes), Door: []int{p.Pid}, Backend: backends}, nil
 }
 
 // spread returns hosts of all parts of routes, in an order of which no cache can make use. It is the same in each run.
@@ -144,5 +146,5 @@ func count(n int, what string) string {
 	if n > 1 {
 		what += "s"
 	}
-	return thousands(float64(n)) + " " + what
+	return page.Thousands(float64(n)) + " " + what
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/go-usher/usher/bench/internal/processes"
 	"github.com/go-usher/usher/internal/bench"
 	"github.com/inetaf/tcpproxy"
 )
@@ -15,15 +16,15 @@ func startTCPProxy(_ context.Context, c *crew) (*bench.Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &bench.Running{Backend: []int{backend.pid()}}
-	if r.HTTP, r.TLS, err = freeAddresses(); err != nil {
+	r := &bench.Running{Backend: []int{backend.Pid}}
+	if r.HTTP, r.TLS, err = processes.FreeAddresses(); err != nil {
 		return nil, err
 	}
-	p, _, err := c.play("tcpproxy", r.HTTP, http, r.TLS, tls)
+	p, _, err := c.Play("tcpproxy", nil, r.HTTP, http, r.TLS, tls)
 	if err != nil {
 		return nil, err
 	}
-	r.Door = []int{p.pid()}
+	r.Door = []int{p.Pid}
 	return r, nil
 }
 
@@ -32,7 +33,7 @@ func playTCPProxy(args []string) error {
 	if len(args) != 4 {
 		return errors.New("usage: tcpproxy HTTP HTTP-BACKEND TLS TLS-BACKEND")
 	}
-	go endWithStdin()
+	go processes.EndWithStdin()
 	var p tcpproxy.Proxy
 	p.AddHTTPHostRoute(args[0], bench.Host, tcpproxy.To(args[1]))
 	p.AddSNIRoute(args[2], bench.Host, tcpproxy.To(args[3]))

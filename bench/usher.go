@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 
+	"github.com/go-usher/usher/bench/internal/processes"
 	"github.com/go-usher/usher/internal/bench"
 )
 
@@ -42,9 +43,9 @@ type door struct {
 	HTTPTarget, TLSTarget string
 }
 
-func (c *crew) usher(d door, backend *process) (*bench.Running, error) {
+func (c *crew) usher(d door, backend *processes.Process) (*bench.Running, error) {
 	var err error
-	if d.HTTP, d.TLS, err = freeAddresses(); err != nil {
+	if d.HTTP, d.TLS, err = processes.FreeAddresses(); err != nil {
 		return nil, err
 	}
 	d.Host = bench.Host
@@ -56,13 +57,13 @@ func (c *crew) usher(d door, backend *process) (*bench.Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bench.Running{HTTP: d.HTTP, TLS: d.TLS, Door: []int{p.pid()}, Backend: []int{backend.pid()}}, nil
+	return &bench.Running{HTTP: d.HTTP, TLS: d.TLS, Door: []int{p.Pid}, Backend: []int{backend.Pid}}, nil
 }
 
-func (c *crew) serve(config string) (*process, error) {
-	program, err := c.compiledUsher()
+func (c *crew) serve(config string) (*processes.Process, error) {
+	program, err := c.CompiledUsher()
 	if err != nil {
 		return nil, err
 	}
-	return c.start(program, "serve", "--config", filepath.Base(config))
+	return c.Start(program, "serve", "--config", filepath.Base(config))
 }

@@ -1,4 +1,4 @@
-package main
+package processes
 
 import (
 	"os"
@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// children returns the processes that pid has started and that still run, and whether that can be known.
-func children(pid int) (found []int, known bool) {
+// Children returns the processes that pid has started and that still run, and whether that can be known.
+func Children(pid int) (found []int, known bool) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, false

@@ -1,11 +1,11 @@
 //go:build unix
 
-package main
+package processes
 
 import "golang.org/x/sys/unix"
 
-// descriptors returns how many descriptors a process may have that this one starts.
-func descriptors() int {
+// Descriptors returns how many descriptors a process may have that this one starts.
+func Descriptors() int {
 	var l unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
 		return 1024

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package processes
+
+func Descriptors() int { return 1 << 20 }
