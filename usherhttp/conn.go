@@ -25,12 +25,13 @@ type conn struct {
 	f        follower
 	unread   []byte // was read from the connection, and not by the server
 	state    http.ConnState
-	requests int  // that handlers have had
-	due      bool // its first request is coming, whose handler is to get it before the server is shut down
-	settled  bool // serving.leave does not wait for it
-	kicked   bool // a Read that waits is to end, and to hand it on
-	giving   bool // Misdirected gives it back
-	gone     bool // it is not the server's any more
+	requests int         // that handlers have had
+	due      bool        // its first request is coming, whose handler is to get it before the server is shut down
+	settled  bool        // serving.leave does not wait for it
+	late     *time.Timer // which settles it; nil until it is waited for
+	kicked   bool        // a Read that waits is to end, and to hand it on
+	giving   bool        // Misdirected gives it back
+	gone     bool        // it is not the server's any more
 	closed   bool
 }
 
@@ -191,28 +192,49 @@ func (c *conn) leave() {
 	c.Conn.SetReadDeadline(aLongTimeAgo)
 }
 
+// review settles a connection for which there is nothing left to do but what [http.Server.Shutdown] does: it answers the
+// request that is under way, or closes the connection if there is none. A request that is due is awaited for a while, which
+// begins when the server leaves, or later: a connection comes back late from a successor that has not claimed it.
+func (c *conn) review() {
+	if c.settled || c.v.way.Load() == nil || c.canHandOn() {
+		return
+	}
+	if !c.due && !c.hasNext() {
+		c.settle()
+		return
+	}
+	if c.late == nil {
+		c.late = time.AfterFunc(dueTimeout, c.expectNoMore)
+	}
+}
+
 // expectNoMore is for when a request has been due for long enough.
 func (c *conn) expectNoMore() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.due = false
-	if c.v.way.Load() != nil && !c.canHandOn() {
-		c.settle()
-	}
-}
-
-// review settles a connection for which there is nothing left to do but what [http.Server.Shutdown] does: it answers the
-// request that is under way, or closes the connection if there is none.
-func (c *conn) review() {
-	if c.v.way.Load() != nil && !c.due && !c.hasNext() && !c.canHandOn() {
-		c.settle()
-	}
+	c.settle()
 }
 
 func (c *conn) settle() {
-	if !c.settled {
-		c.settled = true
-		c.v.unsettled.Done()
+	if c.settled {
+		return
+	}
+	c.settled = true
+	c.v.unsettled.Done()
+	if c.late != nil {
+		c.late.Stop()
+	}
+}
+
+// dismiss closes a connection that has made no request here and is not expected to: net/http takes one that is new for one
+// whose first request is coming, and would wait for it.
+func (c *conn) dismiss() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.settled && c.state == http.StateNew && !c.gone && !c.closed {
+		c.closed = true
+		c.Conn.Close()
 	}
 }
 
@@ -287,7 +309,7 @@ func (c *conn) stay() {
 	defer c.mu.Unlock()
 	c.gone, c.kicked = false, false
 	c.Conn.SetReadDeadline(time.Time{})
-	c.due = c.hasNext()
+	c.due = c.due || c.hasNext()
 	c.f.lose()
 	c.review()
 }

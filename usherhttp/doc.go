@@ -15,15 +15,16 @@
 //
 // # Where a request begins
 //
-// A connection can be handed on between two requests only, with the bytes that have been read of the next and nothing of
-// this one. net/http does not tell where that is, for it reads ahead. So package usherhttp follows what net/http
-// reads, and lets no read go beyond the end of a request's head or body: then nothing of the next request is ever in
-// net/http's buffers but what this package has kept.
+// A connection can only be handed on between two requests: with all bytes that have been read of the next, and none of
+// the last. net/http does not tell where that is, and reads ahead. So package usherhttp follows what net/http
+// reads, and lets no read go beyond the end of a request's head or body: of the next request net/http's buffers never have
+// a byte that this package has not kept.
 //
 // Where two readers of HTTP disagree on where a request ends, one can be made to take what a client has sent as a body
 // for a request (RFC 9112 section 11.2). Hence a connection is only handed on if all its requests were
 // framed beyond doubt, and its handler has got each as it was followed: otherwise it is served as net/http would
 // serve it, and closed in the end. In doubt is what HTTP allows and hardly any client sends: more than one of Content-Length and
 // Transfer-Encoding, or a transfer coding other than chunked; header lines that are continued in the next; empty lines before a
-// request; trailers and chunk extensions; CONNECT; heads of more than 64 KiB; and all that is not HTTP/1.0 or HTTP/1.1, as what is within TLS.
+// request; trailers and chunk extensions; CONNECT; OPTIONS *, which net/http answers itself; heads of more than 64 KiB; and all that is
+// not HTTP/1.0 or HTTP/1.1, as what is within TLS.
 package usherhttp

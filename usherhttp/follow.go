@@ -155,7 +155,12 @@ func (f *follower) followHead(b []byte) int {
 	return len(b)
 }
 
-func trimCR(line []byte) []byte { return bytes.TrimSuffix(line, []byte("\r")) }
+func trimCR(line []byte) []byte {
+	if n := len(line); n > 0 && line[n-1] == '\r' {
+		return line[:n-1]
+	}
+	return line
+}
 
 // requestLine takes the line apart as net/http does, and objects to CONNECT because what follows that is none of HTTP's.
 func (f *follower) requestLine(line []byte) bool {
@@ -167,10 +172,11 @@ func (f *follower) requestLine(line []byte) bool {
 
 // field reads a header line.
 func (f *follower) field(line []byte) bool {
-	name, value, found := bytes.Cut(line, []byte(":"))
-	if !found || !isToken(name) { // a line that begins with a space continues another
+	colon := bytes.IndexByte(line, ':')
+	if colon < 0 || !isToken(line[:colon]) { // a line that begins with a space continues another
 		return false
 	}
+	name, value := line[:colon], line[colon+1:]
 	switch {
 	case isName(name, "content-length"):
 		return f.contentLength(bytes.Trim(value, " \t"))

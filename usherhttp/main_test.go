@@ -26,6 +26,13 @@ func TestMain(m *testing.M) { faults.Main(m, nil) }
 // timeout ends a test that hangs, not one that is slow.
 const timeout = 30 * time.Second
 
+// shorten sets one of the package's times for the length of a test.
+func shorten(t testing.TB, d *time.Duration, to time.Duration) {
+	was := *d
+	*d = to
+	t.Cleanup(func() { *d = was })
+}
+
 func must[T any](v T, err error) func(testing.TB) T {
 	return func(t testing.TB) T {
 		t.Helper()
@@ -140,22 +147,21 @@ func (d *door) hand(c net.Conn, head []byte, host string) {
 	}
 }
 
-// handoff hands over to whoever serves the host. Where that ends in the same instant another does now.
+// handoff hands over to whoever serves the host. Where that ends in the same instant another does now, or, when one follows the other
+// faster than this can connect, a little later.
 func (d *door) handoff(o *usher.Offer, host string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	var err error
-	for range 10 {
-		var target *usher.Target
-		if target, err = d.target(ctx, host); err != nil {
-			time.Sleep(10 * time.Millisecond) // on Windows nobody listens for some milliseconds
-			continue
+	for {
+		target, err := d.target(ctx, host)
+		if err == nil {
+			err = target.Handoff(ctx, o)
 		}
-		if err = target.Handoff(ctx, o); err == nil {
-			return nil
+		if err == nil || ctx.Err() != nil {
+			return err
 		}
+		time.Sleep(time.Millisecond)
 	}
-	return err
 }
 
 func (d *door) failed(err error) {

@@ -21,12 +21,12 @@ import (
 // same is answered here with 421 Misdirected Request (RFC 9110 section 15.5.20), on which the client may try another connection.
 //
 // That is also the answer to a request whose connection cannot go back: of HTTP/2; in TLS; that is the first on its connection in this
-// process, as the door may have sent it here by just that; whose giver does not take connections back
-// ([usher.Conn.Returnable]), as those do not that came from a predecessor of this process; whose body has been read in part; or
-// for which the door has no room. On HTTP/1 the connection is closed then.
+// process, as the door may have sent it here by just that; that came on a connection which no giver takes back
+// ([usher.Conn.Returnable]), or on which it is in doubt where a request begins; whose body has been read in part; or that the
+// door does not claim within 5 seconds. On HTTP/1 the connection is closed then.
 //
-// It belongs outside of other handlers, and needs a [http.ResponseWriter] that can be hijacked ([http.ResponseController]). What
-// handlers outside of it have written, is sent before the connection goes back.
+// It belongs outside of other handlers, and needs a [http.ResponseWriter] that can be hijacked ([http.ResponseController]), as that of
+// [http.TimeoutHandler] cannot. Handlers outside of it must not have written any of the answer: it comes from another process.
 func Misdirected(h http.Handler, match func(*http.Request) bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if match(r) {
@@ -74,7 +74,7 @@ func (c *conn) giveBack(w http.ResponseWriter, r *http.Request) bool {
 	if o.HandBack(ctx) == nil {
 		return true
 	}
-	if mine, err := o.Reclaim(); err == nil {
+	if mine, err := reclaim(o); err == nil {
 		refuse(mine)
 	}
 	return true

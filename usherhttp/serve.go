@@ -32,12 +32,17 @@ func Serve(ctx context.Context, l *usher.Listener, s *http.Server) error {
 type Server struct {
 	// HTTP is the server, of which Serve sets Handler, ConnContext and ConnState to functions that call those which it
 	// finds there. It serves once, as one that is shut down does not serve again. If its TLSConfig is not nil the connections
-	// are TLS, with the certificates of that. Nil means the zero value.
+	// are TLS, with the certificates of that, and none of them is handed on. Nil means the zero value.
 	HTTP *http.Server
 
 	// ShutdownTimeout is how long requests under way may take when the end has come; then their connections are closed.
 	// Zero means [DefaultShutdownTimeout], and a negative one that there is no limit.
 	ShutdownTimeout time.Duration
+
+	// Leaving, if not nil, is called in a goroutine of its own when the end has come. It may have requests end that would take long, as
+	// those for server-sent events: their connections are handed on then, and the clients make new ones. Functions that were
+	// registered with [http.Server.RegisterOnShutdown] are called when all is handed on, which may be too late for that.
+	Leaving func()
 }
 
 // Serve serves HTTP on the connections that come to l, which it takes over, until ctx ends, l is closed, or another process
@@ -48,8 +53,10 @@ type Server struct {
 //     Shutdown would do nothing. That one is awaited for 5 seconds.
 //   - Connections on which no request is under way, now or when it has been answered, are handed on, with what has come of the
 //     next: to the process that has taken the endpoint over, or else to their giver, if that takes them back
-//     ([usher.Conn.Returnable]; on Windows none does then, for no channel outlives its listener there). The door gives a
-//     client as long for its next request there as a new one has for its first.
+//     ([usher.Conn.Returnable]; on Windows none does then, for no channel outlives its listener there). Both give the client as
+//     long for its next request as a new one has for its first: the successor by its ReadHeaderTimeout or ReadTimeout, and
+//     by its IdleTimeout if it has neither; the door by the limits of its listener. A ReadHeaderTimeout that is much shorter than
+//     IdleTimeout closes connections early that are idle while the server is replaced.
 //   - Connections that nobody takes, and those that cannot be handed on, such as those of TLS, are closed when their next request is
 //     answered, which tells the client so, or when there is none under way after 2 seconds.
 //   - Reports of the ends of connections go out.
@@ -59,7 +66,7 @@ type Server struct {
 // what [http.Server.Serve] or [http.Server.ServeTLS] does, such as [http.ErrServerClosed]. Hijacked connections are not
 // waited for.
 func (s *Server) Serve(ctx context.Context, l *usher.Listener) error {
-	v := newServing(s.HTTP, l)
+	v := newServing(s, l)
 	defer l.Close()
 	served := make(chan error, 1)
 	go func() { served <- v.serve() }()
@@ -72,7 +79,11 @@ func (s *Server) Serve(ctx context.Context, l *usher.Listener) error {
 	end, cancel := s.end()
 	defer cancel()
 	go l.Shutdown(end) // Accept ends before that has
-	<-v.ended
+	select {
+	case <-v.ended:
+	case err := <-served: // before it came to Accept
+		return err
+	}
 	if v.stopped.Load() {
 		return <-served
 	}
@@ -93,7 +104,8 @@ func (s *Server) end() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), s.ShutdownTimeout)
 }
 
-const (
+// Tests shorten these.
+var (
 	// dueTimeout is how long a request is awaited on a connection that was claimed before the end, as net/http awaits it.
 	dueTimeout = 5 * time.Second
 
@@ -102,11 +114,17 @@ const (
 
 	// lingerTimeout is how long connections stay open that nobody can be handed. Clients that make requests often make one in that time.
 	lingerTimeout = 2 * time.Second
+)
 
+const (
 	// dialTimeout and dialPause are for a successor that does not answer. On Windows nobody listens at the endpoint for some
 	// milliseconds when it is taken over.
 	dialTimeout = 2 * time.Second
 	dialPause   = 5 * time.Millisecond
+
+	// reclaimPatience and reclaimPause are for a process that is out of descriptors.
+	reclaimPatience = 10 * time.Second
+	reclaimPause    = 10 * time.Millisecond
 
 	// reportTimeout is for the reports of the last connections when all the time has been used up.
 	reportTimeout = time.Second
@@ -119,10 +137,11 @@ type serving struct {
 	l       *usher.Listener
 	handler http.Handler // nil means http.DefaultServeMux
 	tls     bool         // asked for; the http.Server gives itself a TLSConfig for other reasons
+	leaving func()       // nil if nobody wants to be told
 
 	ended   chan struct{} // closed when l returns no more connections
 	err     error         // why; read it after ended
-	kept    chan *conn    // that could not be handed on, with a request
+	kept    chan *conn    // that could not be handed on
 	stopped atomic.Bool   // the http.Server was closed before l had ended
 	done    chan struct{} // closed when the http.Server is
 	once    sync.Once
@@ -138,12 +157,13 @@ type serving struct {
 }
 
 // newServing hooks itself in.
-func newServing(s *http.Server, l *usher.Listener) *serving {
+func newServing(server *Server, l *usher.Listener) *serving {
+	s := server.HTTP
 	if s == nil {
 		s = new(http.Server)
 	}
 	v := &serving{
-		http: s, l: l, handler: s.Handler, tls: s.TLSConfig != nil,
+		http: s, l: l, handler: s.Handler, tls: s.TLSConfig != nil, leaving: server.Leaving,
 		ended: make(chan struct{}), kept: make(chan *conn), done: make(chan struct{}), conns: make(map[*conn]struct{}),
 	}
 	s.Handler = v
@@ -240,12 +260,22 @@ func (v *serving) track(uc *usher.Conn, f follower) *conn {
 	if v.tls {
 		f.lose()
 	}
+	if d := v.http.IdleTimeout; d > 0 && v.waitsForEver() {
+		uc.SetReadDeadline(time.Now().Add(d))
+	}
 	c := &conn{Conn: uc, v: v, f: f, due: true}
 	v.unsettled.Add(1)
 	v.mu.Lock()
 	v.conns[c] = struct{}{}
 	v.mu.Unlock()
 	return c
+}
+
+// waitsForEver says whether net/http waits without a deadline for the first request of a connection, so that one which a predecessor has
+// handed on would stay open for ever if its client is gone; and clears a deadline that is set here when the request has come,
+// as it does not for HTTP/2 in TLS.
+func (v *serving) waitsForEver() bool {
+	return !v.tls && v.http.ReadHeaderTimeout <= 0 && v.http.ReadTimeout <= 0
 }
 
 func (v *serving) forget(c *conn) {
@@ -312,8 +342,9 @@ func (v *serving) end(ctx context.Context) error {
 func (v *serving) leave(ctx context.Context) {
 	v.way.Store(&way{ctx: ctx, successor: v.dialSuccessor(ctx)})
 	v.each((*conn).leave)
-	late := time.AfterFunc(dueTimeout, func() { v.each((*conn).expectNoMore) })
-	defer late.Stop()
+	if v.leaving != nil {
+		go v.leaving()
+	}
 	settled := make(chan struct{})
 	go func() {
 		v.unsettled.Wait()
@@ -340,6 +371,7 @@ func (v *serving) linger(ctx context.Context) {
 	case <-late.C:
 	case <-ctx.Done():
 	}
+	v.each((*conn).dismiss)
 }
 
 // dialSuccessor returns nil if there is none.
@@ -372,39 +404,51 @@ type way struct {
 var errNobody = errors.New("there is nobody to take it")
 
 func (w *way) handOn(o *usher.Offer, returnable bool) error {
-	ctx, cancel := context.WithTimeout(w.ctx, handOnTimeout)
-	defer cancel()
 	err := errNobody
 	if w.successor != nil {
-		if err = w.successor.Handoff(ctx, o); err == nil {
-			return nil
-		}
+		err = w.try(func(ctx context.Context) error { return w.successor.Handoff(ctx, o) })
 	}
-	if returnable {
-		if err = o.HandBack(ctx); err == nil {
-			return nil
-		}
+	if err != nil && returnable {
+		err = w.try(o.HandBack)
 	}
 	return err
 }
 
-// reclaim is for an offer that nobody has claimed. If a request has come, it is served here, for its client has done nothing wrong.
+// try gives each its time: a successor that has been stopped is no reason for the giver not to be asked.
+func (w *way) try(hand func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(w.ctx, handOnTimeout)
+	defer cancel()
+	return hand(ctx)
+}
+
+// reclaim is for an offer that nobody has claimed. It is served here: a request that has come, or comes while the server lingers, is
+// answered, for its client has done nothing wrong.
 func (v *serving) reclaim(o *usher.Offer) {
-	uc, err := o.Reclaim()
+	uc, err := reclaim(o)
 	if err != nil {
 		v.failed(err)
 		return
 	}
-	if uc.Buffered() == 0 {
-		uc.Close()
-		return
-	}
 	c := v.track(uc, follower{state: lost})
+	c.mu.Lock()
+	c.due = uc.Buffered() > 0
+	c.review()
+	c.mu.Unlock()
 	select {
 	case v.kept <- c:
 	case <-v.done:
 		c.Close()
 		c.changed(http.StateClosed)
+	}
+}
+
+// reclaim has a connection back that nobody has claimed. A process that is out of descriptors may have to wait for that.
+func reclaim(o *usher.Offer) (*usher.Conn, error) {
+	for began := time.Now(); ; time.Sleep(reclaimPause) {
+		c, err := o.Reclaim()
+		if err == nil || errors.Is(err, net.ErrClosed) || time.Since(began) >= reclaimPatience {
+			return c, err
+		}
 	}
 }
 

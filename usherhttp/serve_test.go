@@ -230,6 +230,144 @@ func TestARequestThatNobodyTakesIsServedHere(t *testing.T) {
 	}
 }
 
+// leaveSuccessor has a process take the endpoint over that claims one connection, which must be one that rests, and ends.
+func leaveSuccessor(t *testing.T, endpoint string) {
+	t.Helper()
+	successor := must((&usher.ListenConfig{Replace: true}).Listen(endpoint))(t)
+	must(successor.Accept())(t).Close()
+	successor.Close()
+}
+
+func TestAConnectionThatNobodyTakesIsThereForALastRequest(t *testing.T) {
+	shorten(t, &lingerTimeout, timeout)
+	d, endpoint := newDoor(t, true), faults.Endpoint(t)
+	d.route("shop", endpoint)
+	b := startBackend(t, endpoint, "first", func(s *Server) { s.HTTP.ErrorLog = quiet() })
+	idle := []*client{dialDoor(t, d), dialDoor(t, d)}
+	for _, c := range idle {
+		c.awaitServer(t, "first")
+	}
+	leaveSuccessor(t, endpoint)
+	answered := 0
+	for _, c := range idle {
+		c.send(t, request("shop", "/2"))
+		if r, body, err := c.answer(); err == nil && r.Close && body == "first: GET shop /2 " {
+			answered++
+		}
+	}
+	if answered != 1 {
+		t.Errorf("%d of the connections have their last request answered; want 1, for the other one has ended", answered)
+	}
+	if err := b.ended(t); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAConnectionThatNobodyTakesIsClosedIfItsRequestDoesNotCome(t *testing.T) {
+	for name, partial := range map[string]string{"idle": "", "with a request in part": "GET /2 HT"} {
+		t.Run(name, func(t *testing.T) {
+			shorten(t, &dueTimeout, 10*time.Millisecond)
+			shorten(t, &lingerTimeout, time.Millisecond)
+			d, endpoint := newDoor(t, true), faults.Endpoint(t)
+			d.route("shop", endpoint)
+			b := startBackend(t, endpoint, "first", func(s *Server) {
+				s.HTTP.ErrorLog = quiet()
+				s.ShutdownTimeout = -1
+			})
+			c, idle := dialDoor(t, d), dialDoor(t, d)
+			idle.awaitServer(t, "first")
+			c.send(t, request("shop", "/wait")+partial)
+			<-b.in
+			leaveSuccessor(t, endpoint)
+			time.Sleep(5 * dueTimeout) // it comes back when the others have been given up
+			close(b.gate)
+			c.wants(t, "first: GET shop /wait ", false)
+			if err := b.ended(t); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestConnectionsGoBackToTheDoorIfTheSuccessorDoesNotClaimThem(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("there the channel ends with the listener")
+	}
+	shorten(t, &handOnTimeout, 100*time.Millisecond)
+	d, endpoint, other := newDoor(t, false), faults.Endpoint(t), faults.Endpoint(t)
+	d.route("shop", endpoint)
+	startBackend(t, other, "other", nil)
+	first := startBackend(t, endpoint, "first", nil)
+	c := dialDoor(t, d)
+	c.awaitServer(t, "first")
+	d.route("shop", other)
+	successor := must((&usher.ListenConfig{Replace: true}).Listen(endpoint))(t)
+	defer successor.Close()
+	if err := first.ended(t); err != nil {
+		t.Error(err)
+	}
+	c.send(t, request("shop", "/2"))
+	c.wants(t, "other: GET shop /2 ", false)
+}
+
+func TestALongAnswerCanEndWhenTheServerLeaves(t *testing.T) {
+	d, endpoint := newDoor(t, true), faults.Endpoint(t)
+	d.route("shop", endpoint)
+	leaving := make(chan struct{})
+	first := startBackend(t, endpoint, "first", func(s *Server) {
+		s.Leaving = func() { close(leaving) }
+		s.HTTP.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, "event")
+			http.NewResponseController(w).Flush()
+			<-leaving
+		})
+	})
+	c := dialDoor(t, d)
+	c.send(t, request("shop", "/events"))
+	r := must(http.ReadResponse(c.r, nil))(t)
+	must(io.ReadFull(r.Body, make([]byte, len("event"))))(t)
+	startBackend(t, endpoint, "second", nil)
+	if rest, err := io.ReadAll(r.Body); err != nil || len(rest) > 0 || r.Close {
+		t.Errorf("the answer goes on with %q, %v, and says that the connection closes: %t", rest, err, r.Close)
+	}
+	c.send(t, request("shop", "/2"))
+	c.wants(t, "second: GET shop /2 ", false)
+	if err := first.ended(t); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAConnectionThatAPredecessorHasHandedOnIsIdle(t *testing.T) {
+	d, endpoint := newDoor(t, true), faults.Endpoint(t)
+	d.route("shop", endpoint)
+	first := startBackend(t, endpoint, "first", nil)
+	c := dialDoor(t, d)
+	c.awaitServer(t, "first")
+	startBackend(t, endpoint, "second", func(s *Server) { s.HTTP.IdleTimeout = 10 * time.Millisecond })
+	if err := first.ended(t); err != nil {
+		t.Error(err)
+	}
+	c.wantsEnd(t)
+}
+
+func TestAServerThatCannotServeReturnsThoughItIsToEnd(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20 { // for both is true when it begins, and either may be seen first
+		l := must(usher.Listen(faults.Endpoint(t)))(t)
+		s := new(http.Server)
+		s.Close()
+		done := make(chan error, 1)
+		go func() { done <- Serve(ctx, l, s) }()
+		select {
+		case err := <-done:
+			wantError(t, err, http.ErrServerClosed)
+		case <-time.After(timeout):
+			t.Fatal("it does not")
+		}
+	}
+}
+
 func dialOnce(t *testing.T, endpoint string) error {
 	target, err := usher.Dial(t.Context(), endpoint)
 	if err == nil {

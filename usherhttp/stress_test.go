@@ -91,13 +91,23 @@ func TestNoRequestFailsWhileTheServerIsReplaced(t *testing.T) {
 	d, endpoint := newDoor(t, true), faults.Endpoint(t)
 	d.route("shop", endpoint)
 	old := startBackend(t, endpoint, "shop", nil)
-	stress(t, d, []string{"shop"}, func(int) {
-		b := startBackend(t, endpoint, "shop", nil)
+	stress(t, d, []string{"shop"}, func(round int) {
+		b := startBackend(t, endpoint, "shop", func(s *Server) {
+			if round%2 == 1 {
+				limitTimes(s.HTTP)
+			}
+		})
 		if err := old.ended(t); err != nil {
 			t.Error(err)
 		}
 		old = b
 	})
+}
+
+// limitTimes has net/http set deadlines at every turn, and handlers run in goroutines of their own.
+func limitTimes(s *http.Server) {
+	s.ReadTimeout, s.ReadHeaderTimeout, s.WriteTimeout, s.IdleTimeout = timeout, timeout, timeout, timeout
+	s.Handler = http.TimeoutHandler(s.Handler, timeout, "")
 }
 
 func TestNoRequestFailsWhileServersComeAndGo(t *testing.T) {
