@@ -52,8 +52,8 @@ func Listen(address string) (net.Listener, error) {
 
 // Serve answers at l with h until ctx ends, and owns l: it closes it in any case. When ctx ends, so do the
 // contexts of requests, which ends profiles early; other answers may take 5 seconds to be complete. Whoever was accepted
-// before is answered once. It returns nil if all answers were complete, else the error that ended serving. What the server has to say beside goes to the standard
-// logger of package log.
+// before is answered once. It returns nil if all answers were complete, else the error that ended serving. What the
+// server has to say beside goes to the standard logger of package log.
 func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	l = onceListener{l, sync.OnceValue(l.Close)}
 	var new newcomers

@@ -2,7 +2,9 @@ package door
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"strings"
@@ -22,7 +24,7 @@ type adminServer struct {
 	handler atomic.Pointer[http.Handler] // nil until it has been started
 	stopIt  context.CancelFunc
 	served  sync.WaitGroup
-	shared  bool // another door uses the socket; door.reloading guards it
+	shared  bool // another door uses the socket; the takeover's
 }
 
 // newAdmin returns the server that there is, if c has the same address, or opens another. d.reloading is held.
@@ -44,8 +46,12 @@ func (d *Door) openAdmin(address string) (net.Listener, error) {
 	if name, ok := strings.CutPrefix(address, systemdPrefix); ok {
 		return d.passed.take(name)
 	}
-	if l := d.inherited.takeAdmin(address); l != nil {
-		return admin.Adopt(address, l)
+	if inherited := d.inherited.takeAdmin(address); inherited != nil {
+		l, err := admin.Adopt(address, inherited)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return l, err
+		}
+		// Somebody has removed its file, so nobody can connect there: here is another.
 	}
 	return d.insist(func() (net.Listener, error) { return admin.Listen(address) })
 }

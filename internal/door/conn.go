@@ -98,7 +98,10 @@ func (c *conn) serve() {
 	if !c.learnt && !c.learn() {
 		return
 	}
-	c.origin.pace(c.door.life)
+	if !c.origin.pace(c.door.life) {
+		c.refuse(admin.Unavailable, "its taker gives back more connections than the door passes on")
+		return
+	}
 	if c.plan == nil {
 		c.find()
 	}

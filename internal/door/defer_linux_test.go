@@ -3,6 +3,7 @@ package door
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"runtime"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/go-usher/usher"
 	"github.com/go-usher/usher/internal/admin"
+	"github.com/go-usher/usher/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -58,6 +60,21 @@ func TestSilentClientsAreKeptBackWhereTheConfigurationSaysSo(t *testing.T) {
 		t.Error("a listener that stops keeps clients back")
 	}
 	<-l.ended
+}
+
+func TestADoorThatServesOnHasItsSocketsAsTheyWere(t *testing.T) {
+	h := newHouse(t)
+	h.openUpgradable(toShop)
+	f := h.fakeSuccessor()
+	l := f.sockets()[0].(*net.TCPListener)
+	f.say(message{Say: sayReady, Kept: []int{0}})
+	f.hears(sayYours)
+	raw := must(l.SyscallConn())(t)
+	if err := inControl(raw, func(fd uintptr) error { return sys.DeferAccept(fd, false) }); err != nil {
+		t.Fatal(err)
+	}
+	f.fail(errors.New("no"))
+	eventually(t, "clients that say nothing are kept back", func() bool { return h.defers("web") })
 }
 
 func TestAClientThatSpeaksLateIsServed(t *testing.T) {

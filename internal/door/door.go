@@ -93,7 +93,7 @@ type Door struct {
 	reserve  reserve // for connecting to takers
 	spare    reserve // for connections that package net is to have, and apart: a taker may be slow to greet
 
-	reloading sync.Mutex       // held while a configuration is applied, or another door takes over
+	reloading sync.Mutex       // held while a configuration is applied: not while another door takes over
 	stopped   []*listener      // by reloads, until they have ended; reloading guards them
 	inherited inheritedSockets // that no listener uses, while the door starts
 	control   *control         // nil where there is none; reloading guards it
@@ -144,10 +144,6 @@ func Start(o Options) (_ *Door, err error) {
 			d.abandon(err)
 		}
 	}()
-	if err := d.apply(o.Config); err != nil {
-		return nil, err
-	}
-	d.passed.closeUnused()
 	if err := d.begin(); err != nil {
 		return nil, err
 	}
@@ -170,10 +166,14 @@ func (d *Door) inherit() {
 	}
 }
 
-// begin is when the door has begun to accept: it becomes the one that is found at the control endpoint.
+// begin has the door accept, and then become the one that is found at the control endpoint.
 func (d *Door) begin() error {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
+	if err := d.apply(d.options.Config); err != nil {
+		return err
+	}
+	d.passed.closeUnused()
 	p := d.options.Predecessor
 	if p == nil {
 		d.useControl(d.options.Config, false)
@@ -226,6 +226,8 @@ func newRunID() string {
 // what could not be done. Either way no connection is dropped: those under way go where the configuration
 // sent them with which they began.
 func (d *Door) Reload(c *config.Config) error {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
 	if d.isHanding() {
 		return ErrUpgrading
 	}
@@ -272,10 +274,9 @@ func (d *Door) noteReload(err error) {
 	d.status.Error = ""
 }
 
-// apply makes a plan of c, opens what is new in it, swaps it in, and lets go what the old one alone used.
+// apply makes a plan of c, opens what is new in it, swaps it in, and lets go what the old one alone used. d.reloading is
+// held.
 func (d *Door) apply(c *config.Config) error {
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
 	if d.isDraining() {
 		return errShutDown
 	}

@@ -30,8 +30,8 @@ type listener struct {
 	clients  clients
 
 	held     atomic.Bool               // it is not to accept, for another door may
-	shared   bool                      // that door uses the socket; door.reloading guards it
-	idle     chan struct{}             // closed when acceptAll has returned; door.reloading guards it
+	shared   bool                      // that door uses the socket; the takeover's
+	idle     chan struct{}             // closed when acceptAll has returned; door.reloading guards it, or a takeover
 	stopping atomic.Pointer[time.Time] // when it gives up what the kernel has for it
 	late     bool                      // acceptAll's: the last Accept has timed out
 	end      sync.Once
@@ -151,13 +151,18 @@ func (l *listener) with(lc *config.Listener) *listenerSettings {
 // use puts settings in force, and accepts from then on. door.reloading is held.
 func (l *listener) use(lc *config.Listener) {
 	l.settings.Store(l.with(lc))
-	l.from.deferAccept(lc.DeferAccept && lc.Sniff != config.SniffNone)
+	l.setDefer()
 	if l.started {
 		return
 	}
 	l.started = true
 	l.door.log.Info("listening", "listener", lc.Name, "address", l.from.addr.String())
 	l.begin()
+}
+
+func (l *listener) setDefer() {
+	s := l.settings.Load()
+	l.from.deferAccept(s.DeferAccept && s.Sniff != config.SniffNone)
 }
 
 func (l *listener) begin() {
@@ -173,16 +178,17 @@ func (l *listener) begin() {
 }
 
 // hold ends accepting at once, and leaves the socket as it is: who connects waits in the kernel, for this door or for
-// another that has the socket. door.reloading is held.
+// another that has the socket. No configuration is applied until resume or close.
 func (l *listener) hold() {
 	l.held.Store(true)
 	l.from.setDeadline(past)
 	<-l.idle
 }
 
-// resume accepts again after hold. door.reloading is held.
+// resume accepts again after hold. What the other door has set on the socket is undone: it is the same for both.
 func (l *listener) resume() {
 	l.held.Store(false)
+	l.setDefer()
 	l.from.setDeadline(time.Time{})
 	l.begin()
 }

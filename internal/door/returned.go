@@ -37,11 +37,12 @@ func (d *Door) receiveFrom(l *usher.Listener) {
 			return
 		}
 		conn := nc.(*usher.Conn)
-		go d.receive(conn, origin{pid: conn.Giver().PID})
+		d.receive(conn, origin{pid: conn.Giver().PID})
 	}
 }
 
-// receive takes over a connection that another process has passed to the door, and sees it through: it waits for that.
+// receive takes over a connection that another process has passed to the door, and has a goroutine see it through. When it
+// returns the connection is counted, so that the door does not end before.
 func (d *Door) receive(nc *usher.Conn, from origin) {
 	if !d.work.add() { // the door has seen to its last connection, and ends
 		upstream.Reset(nc)
@@ -57,7 +58,7 @@ func (d *Door) receive(nc *usher.Conn, from origin) {
 		upstream.Reset(nc)
 		return
 	}
-	l.received(nc, peer, from).serve()
+	go l.received(nc, peer, from).serve()
 }
 
 // received makes a connection that was accepted here, or could have been, one of l's.
@@ -141,19 +142,26 @@ func fits(listens, local netip.AddrPort) int {
 // A taker must not give back what it was handed before it has served anything of it. The door cannot see whether it has, so
 // one that passes the same connection back for ever is held to a pace: it takes the door some part of one processor, and
 // clients of others notice nothing. The pace is the endpoint's, for who gives back may say what it likes of a connection, and
-// it is asked where a connection is about to be handed over again: those that wait for a request take nothing.
+// it is asked where a connection is about to be handed over again: those that wait for a request take nothing. Each that
+// waits for its turn has a descriptor, so one whose turn would come late is refused at once: else a taker could give back
+// duplicates of one connection until nobody else has any.
 const (
 	returnsPerSecond = 2000
 	returnsAtOnce    = 2000
+	returnPatience   = 30 * time.Second
 )
 
 func newReturnsPace() *rate.Limiter { return rate.NewLimiter(returnsPerSecond, returnsAtOnce) }
 
-// pace waits until it is the turn of a connection that was given back, or life ends.
-func (o *origin) pace(life context.Context) {
-	if o.endpoint != nil {
-		_ = o.endpoint.pace.Wait(life)
+// pace waits until it is the turn of a connection that was given back, or life ends. It returns false at once if that would
+// be too late.
+func (o *origin) pace(life context.Context) bool {
+	if o.endpoint == nil {
+		return true
 	}
+	ctx, cancel := context.WithTimeout(life, returnPatience)
+	defer cancel()
+	return o.endpoint.pace.Wait(ctx) == nil || life.Err() != nil
 }
 
 // attr says in the log where the connection has come from.

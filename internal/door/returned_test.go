@@ -40,6 +40,13 @@ func answered(t testing.TB, r *bufio.Reader) string {
 	return string(must(io.ReadAll(response.Body))(t))
 }
 
+func answeredStatus(t testing.TB, c net.Conn) int {
+	t.Helper()
+	response := must(http.ReadResponse(bufio.NewReader(c), nil))(t)
+	response.Body.Close()
+	return response.StatusCode
+}
+
 // giveBack has a taker give c back, with what it has read and not used, and with what it says of it.
 func giveBack(t testing.TB, c *usher.Conn, prefix string, info usher.Info) {
 	t.Helper()
@@ -340,6 +347,24 @@ func TestATakerThatGivesEverythingBackIsHeldToAPace(t *testing.T) {
 	}
 	t.Logf("%d connections were given back in %v", n, took)
 	shop.Close()
+}
+
+// TestWhatIsGivenBackWhenTooManyWaitIsRefused has the turns of the next half minute be others'.
+func TestWhatIsGivenBackWhenTooManyWaitIsRefused(t *testing.T) {
+	h := newHouse(t)
+	shop := must(usher.Listen(h.path("shop")))(t)
+	defer shop.Close()
+	h.open(`routes: [{name: a, match: {}, handoff: "{shop}"}]`)
+	client, conn := served(t, shop, h.addr("web"), "a.test")
+	pace := h.door.plan.endpoints[0].pace
+	for range returnsAtOnce + 2*int(returnPatience/time.Second)*returnsPerSecond {
+		pace.Reserve()
+	}
+	giveBack(t, conn, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", conn.Info())
+	if got := answeredStatus(t, client); got != http.StatusServiceUnavailable {
+		t.Errorf("the client is told %d, want 503", got)
+	}
+	h.expect("none", admin.Unavailable, 1)
 }
 
 func TestWhatIsGivenBackToADoorThatEndsIsServed(t *testing.T) {

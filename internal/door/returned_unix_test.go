@@ -99,13 +99,6 @@ func TestTheWholeRequestHasToFitIntoPeekBytesAlsoOfWhatIsGivenBack(t *testing.T)
 	h.nothingLeft()
 }
 
-func answeredStatus(t testing.TB, c net.Conn) int {
-	t.Helper()
-	response := must(http.ReadResponse(bufio.NewReader(c), nil))(t)
-	response.Body.Close()
-	return response.StatusCode
-}
-
 func TestTheLogTellsTheStoryOfAConnection(t *testing.T) {
 	h := newHouse(t)
 	shop, blog := must(usher.Listen(h.path("shop")))(t), must(usher.Listen(h.path("blog")))(t)
@@ -267,6 +260,28 @@ func TestOffersThatAreOpenWhenTheDoorLeavesItsChannelsAreMadeAgain(t *testing.T)
 	}
 	h.expect("r", admin.HandedOver, n)
 	h.nothingLeft()
+}
+
+func TestAConnectionThatHasComeBackDoesNotKeepChannelsFromLeaving(t *testing.T) {
+	h := newHouse(t)
+	shop := must(usher.Listen(h.path("shop")))(t)
+	defer shop.Close()
+	h.open(`listeners: [{name: web, address: "127.0.0.1:0", limits: {peek_timeout: 1h}}]` + "\n" + twoHosts)
+	_, kept := served(t, shop, h.addr("web"), "a.test")
+	client, conn := served(t, shop, h.addr("web"), "a.test")
+	giveBack(t, conn, "", conn.Info())
+	h.peeking(1)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	all := must(h.door.detach(ctx))(t)
+	if len(all) != 1 || ctx.Err() != nil {
+		t.Errorf("%d channels were detached, want 1; %v", len(all), ctx.Err())
+	}
+	for _, x := range all {
+		x.Conn.Close()
+	}
+	client.Close()
+	kept.Close()
 }
 
 func TestADoorThatEndsAttachesNothing(t *testing.T) {

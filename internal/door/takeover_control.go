@@ -266,7 +266,8 @@ func (c *child) endSoon() {
 }
 
 // Upgrade asks the door at a control endpoint to start its successor, and returns when that serves in its place, with its
-// process and build; build is this program's. An error says why not, and that the door serves on, as far as that is known.
+// process and build; build is this program's. An error says why not, and that the door serves on, as far as that is known. It
+// is ctx's if that has ended before.
 func Upgrade(ctx context.Context, control, build string) (pid int, newBuild string, err error) {
 	c, err := dialControl(ctx, control)
 	if err != nil {
@@ -277,11 +278,7 @@ func Upgrade(ctx context.Context, control, build string) (pid int, newBuild stri
 	if err := t.say(message{Say: sayUpgrade, Version: takeoverVersion, Build: build}); err != nil {
 		return 0, "", err
 	}
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(time.Hour)
-	}
-	m, got, err := t.hear(ctx, time.Until(deadline), sayDone)
+	m, got, err := t.hear(ctx, forEver, sayDone)
 	if err != nil {
 		return 0, "", err
 	}

@@ -309,8 +309,9 @@ func (d *Door) takePeeking(leaving *ipc.Message) {
 		d.log.Warn("connections in the peek phase stay with the door before this one", "error", err)
 		return
 	}
-	d.peeking.Store(l) // that of a door before has ended, or has not to be closed first
+	d.peeking.Store(l) // in the place of that of a door before
 	d.background.Go(func() {
+		defer context.AfterFunc(d.life, func() { l.Close() })() // not all are found there, and a door that is stopped ends none
 		defer l.Close()
 		d.receiveFrom(l)
 	})

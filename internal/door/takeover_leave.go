@@ -129,8 +129,7 @@ func (h *handover) of(t talk, m *message) {
 // run goes through a takeover with the new door at the other end of t. When it returns nil that serves, and handOn is
 // due; t is h's until then.
 func (h *handover) run(t talk) error {
-	h.door.reloading.Lock() // waits for a reload that is under way
-	defer h.door.reloading.Unlock()
+	h.awaitReload()
 	h.door.log.Info("another door is about to take over", "pid", h.pid, "build", h.build)
 	err := h.negotiate(t)
 	if err != nil {
@@ -142,6 +141,13 @@ func (h *handover) run(t talk) error {
 	h.leave(t)
 	h.finish(true)
 	return nil
+}
+
+// awaitReload waits for a reload that is under way. All that come later are refused until it is decided who serves: so what
+// reloading guards changes only here, and whoever asks for the sockets, or is to end, need not wait for the new door.
+func (h *handover) awaitReload() {
+	h.door.reloading.Lock()
+	defer h.door.reloading.Unlock()
 }
 
 // negotiate returns nil when the new door serves, and this one accepts nothing.
@@ -162,7 +168,10 @@ func (h *handover) negotiate(t talk) error {
 	_, got, err = t.hear(h.life, within, sayServing)
 	if errors.Is(err, errSilent) {
 		// It may have been this process that was stopped, and not have looked at what came in time.
-		_, got, err = t.hear(h.life, lastLook, sayServing)
+		var late error
+		if _, got, late = t.hear(h.life, lastLook, sayServing); !errors.Is(late, errSilent) {
+			err = late
+		}
 	}
 	if err != nil {
 		return h.inWords("before it served", err)
@@ -207,7 +216,7 @@ func (h *handover) share(t talk) error {
 	return nil
 }
 
-// shareable returns the door's listening sockets. d.reloading is held.
+// shareable returns the door's listening sockets. No configuration is applied meanwhile.
 func (d *Door) shareable() []sharedSocket {
 	all := d.passed.shareable()
 	for _, l := range d.plan.listeners {
@@ -276,7 +285,8 @@ func (h *handover) leave(t talk) {
 		l.close()
 	}
 	d.background.Go(d.admin.leave) // who is being answered there is not to delay the rest
-	d.log.Info("another door serves now; this one ends when its connections have", "pid", h.pid, "build", h.build, "connections", d.stats.open.Load())
+	d.log.Info("another door serves now; this one ends when its connections have",
+		"pid", h.pid, "build", h.build, "connections", d.stats.open.Load())
 	h.after = t
 	d.stopFollowing()
 	h.sayLeaving()

@@ -286,6 +286,80 @@ routes: [{match: {}, proxy: "` + backend.Addr().String() + `"}]
 	}
 }
 
+// TestSixDoorsInARowOfWhichAllServe has each but the last proxy a connection for longer than the next one serves, and hand one over.
+func TestSixDoorsInARowOfWhichAllServe(t *testing.T) {
+	h := newHouse(t)
+	faults.NoLeak(t)
+	shop := must(usher.Listen(h.path("shop")))(t)
+	defer shop.Close()
+	backend := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	defer backend.Close()
+	go func() {
+		for {
+			c, err := backend.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				io.Copy(c, c)
+			}()
+		}
+	}()
+	yaml := `listeners: [{name: web, address: "127.0.0.1:0"}, {name: raw, address: "127.0.0.1:0", sniff: none}]
+routes: [{match: {listener: raw}, proxy: "` + backend.Addr().String() + `"}, {name: all, match: {listener: web}, handoff: "{shop}"}]
+`
+	h.openUpgradable(yaml)
+	var copied []*net.TCPConn
+	var taken []*usher.Conn
+	ended := make(chan error, 5)
+	for range cap(ended) {
+		copied = append(copied, raw(t, h.addr("raw")))
+		echoes(t, copied[len(copied)-1])
+		send(t, raw(t, h.addr("web")), "GET / HTTP/1.1\r\nHost: x.test\r\n\r\n")
+		taken = append(taken, must(shop.Accept())(t).(*usher.Conn))
+		next := h.next()
+		if err := next.takeOver(yaml); err != nil {
+			t.Fatal(err)
+		}
+		old := h.door
+		go func() { ended <- old.Shutdown(context.Background()) }()
+		h = next
+	}
+	for _, c := range copied {
+		echoes(t, c)
+	}
+	eventually(t, "the last door has all channels", func() bool { return len(h.door.partings.all()) == len(taken) })
+	for _, c := range taken {
+		id := c.Info().ID
+		c.Close()
+		eventually(t, "the last door hears of its end", func() bool { return strings.Contains(h.log.String(), "msg=ended id="+id) })
+	}
+	select {
+	case err := <-ended:
+		t.Errorf("a door has ended (%v) before its connection", err)
+	default:
+	}
+	for _, c := range copied {
+		c.Close()
+	}
+	for range copied {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// echoes has the other end of a connection repeat a word.
+func echoes(t testing.TB, c net.Conn) {
+	t.Helper()
+	send(t, c, "hello")
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != "hello" {
+		t.Errorf("it reads %q, %v", b, err)
+	}
+}
+
 func TestAConnectionInThePeekPhaseGoesToTheNewDoor(t *testing.T) {
 	h := newHouse(t)
 	h.take("shop", whoami("shop"), nil)
@@ -437,7 +511,7 @@ func TestTheOldDoorServesOnIfTheNewOne(t *testing.T) {
 			f.say(message{Say: sayReady})
 			f.hears(sayYours)
 			f.hears(sayFailed)
-		}, "was too slow"},
+		}, "was too slow: the other door has said nothing for 500ms before it served"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -708,6 +782,18 @@ func TestAReloadWaitsForATakeover(t *testing.T) {
 	}
 }
 
+func TestWhoAsksForTheSocketsDoesNotWaitForTheNewDoor(t *testing.T) {
+	h := newHouse(t)
+	h.openUpgradable(toShop)
+	f := h.fakeSuccessor()
+	f.sockets()
+	if n := len(h.door.Sockets()); n != 1 {
+		t.Errorf("the door has %d sockets, want 1", n)
+	}
+	f.say(message{Say: sayReady, Kept: []int{0}})
+	f.hears(sayYours) // else the door has lost its patience
+}
+
 func TestADoorThatIsToldToEndEndsTheTakeoverFirst(t *testing.T) {
 	for _, step := range []string{saySockets, sayYours} {
 		t.Run("when it has said "+step, func(t *testing.T) {
@@ -743,6 +829,92 @@ func TestANewDoorThatCannotStartIsToldOf(t *testing.T) {
 	}
 	eventually(t, "the old door knows why", func() bool { return strings.Contains(h.log.String(), "error=\"listener more:") })
 	expectAnswer(t, h.addr("web"), "shop")
+}
+
+func TestAnAdminSocketWhoseFileWasRemovedHasOneAgainAtTheNewDoor(t *testing.T) {
+	h := newHouse(t)
+	yaml := toShop + "admin: unix:" + h.dir + "/admin.sock\n"
+	h.openUpgradable(yaml)
+	for _, remove := range []bool{true, false} {
+		if remove {
+			if err := os.Remove(h.dir + "/admin.sock"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		next := h.next()
+		if err := next.takeOver(yaml); err != nil {
+			t.Fatal(err)
+		}
+		h.shut()
+		c, err := net.Dial("unix", h.dir+"/admin.sock")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		h = next
+	}
+}
+
+// TestADoorEndsThoughOthersBeforeItAreStopped has two say that they are leaving, and pass nothing on then.
+func TestADoorEndsThoughOthersBeforeItAreStopped(t *testing.T) {
+	h := newHouse(t)
+	listeners, addr := fixed(t, "web")
+	l := must(net.Listen("tcp", addr))(t)
+	defer l.Close()
+	stopped, end := make(chan struct{}), make(chan struct{})
+	h.fakeDoor(func(f *fake) {
+		f.hears(sayTakeover)
+		f.say(message{Say: saySockets, Version: takeoverVersion, Sockets: []socketName{{Address: addr, Listener: "web"}}}, l.(syscall.Conn))
+		f.hears(sayReady)
+		f.say(message{Say: sayYours})
+		f.hears(sayServing)
+		for range 2 {
+			ours, theirs, err := ipc.Pair()
+			if err != nil {
+				f.t.Error(err)
+				return
+			}
+			f.say(message{Say: sayLeaving}, theirs)
+			theirs.Close()
+			f.hears(saySettled)
+			target, err := new(usher.Dialer).DialOn(context.Background(), ours)
+			if err != nil {
+				f.t.Error(err)
+				return
+			}
+			defer target.Close()
+		}
+		close(stopped)
+		<-end
+	})
+	defer close(end)
+	if err := h.takeOver(listeners + toShop); err != nil {
+		t.Fatal(err)
+	}
+	<-stopped
+	ended := make(chan struct{})
+	go func() {
+		h.shut()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(timeout):
+		t.Error("it waits for them")
+	}
+}
+
+func TestAnUpgradeThatTakesTooLongEndsWithItsContext(t *testing.T) {
+	h := newHouse(t)
+	h.fakeDoor(func(f *fake) {
+		f.hears(sayUpgrade)
+		f.c.Receive() // until it loses its patience
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	if _, _, err := Upgrade(ctx, h.control(), ""); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Upgrade returns %v, want %v", err, context.DeadlineExceeded)
+	}
 }
 
 func TestADoorWhoseControlEndpointIsTakenServesAllTheSame(t *testing.T) {
@@ -817,6 +989,8 @@ func FuzzParseMessage(f *testing.F) {
 		{Say: saySockets, Version: 1, Sockets: []socketName{{Address: ":80", Listener: "web"}, {Address: "x", Passed: true}}, More: true},
 		{Say: sayReady, Kept: []int{0, 1}},
 		{Say: sayTarget, Target: &detached{Path: "/x", Name: "x", State: []byte{1, 2}}},
+		{Say: sayLeaving},
+		{Say: sayBefore},
 		{Say: sayFailed, Text: strings.Repeat("x", 2*maxText)},
 	} {
 		b, err := json.Marshal(m)
@@ -839,7 +1013,9 @@ func FuzzParseMessage(f *testing.F) {
 			t.Errorf("%d sockets and %d attachments", len(m.Sockets), attachments)
 		case m.Say == sayTarget && (m.Target == nil || attachments != 1):
 			t.Errorf("a target %v, with %d attachments", m.Target, attachments)
-		case m.Say != saySockets && m.Say != sayTarget && m.Say != sayLeaving && attachments != 0:
+		case m.Say == sayBefore && attachments != 1:
+			t.Errorf("a door before, with %d attachments", attachments)
+		case m.Say != saySockets && m.Say != sayTarget && m.Say != sayBefore && m.Say != sayLeaving && attachments != 0:
 			t.Errorf("%q, with %d attachments", m.Say, attachments)
 		case len(m.Text) > maxText:
 			t.Errorf("a text of %d bytes", len(m.Text))

@@ -26,7 +26,7 @@ import (
 func init() { roles["successor"] = playSuccessor }
 
 // playSuccessor is a door, the first or one that is to serve in the place of another. Args: the configuration file, the
-// control endpoint, and what it does as a successor, empty for the first. It says where it listens when it serves.
+// control endpoint, and what it does as a successor, empty for the first. It says whether it serves, and where it listens then.
 func playSuccessor(args []string) error {
 	file, controlName, does := args[0], args[1], args[2]
 	c, err := config.Load(file)
@@ -34,13 +34,16 @@ func playSuccessor(args []string) error {
 		return err
 	}
 	o := Options{
-		Config: c, Control: controlName, Version: "role", Log: slog.New(slog.DiscardHandler), readyWithin: 2 * time.Second,
+		Config: c, Control: controlName, Version: "role", Log: slog.New(slog.DiscardHandler), readyWithin: rolePatience, servingWithin: rolePatience,
 		Successor: func() *exec.Cmd {
 			does, _ := os.ReadFile(file + ".successor") // which the test may change
 			cmd := exec.Command(os.Args[0], file, controlName, string(does))
 			cmd.Env = append(os.Environ(), roleEnvironment)
 			return cmd
 		},
+	}
+	if message, ok := strings.CutPrefix(does, stopAt); ok {
+		o.Log = slog.New(stopper{o.Log.Handler(), message})
 	}
 	if does != "" {
 		if err := succeedAs(&o, does); err != nil {
@@ -49,12 +52,36 @@ func playSuccessor(args []string) error {
 	}
 	d, err := Start(o)
 	if err != nil {
+		fmt.Println("outcome: fails:", err)
 		return err
 	}
+	fmt.Println("outcome: serves")
 	fmt.Println("serves at", d.Status().Listeners[0].Address)
 	<-d.Replaced()
 	return d.Shutdown(context.Background())
 }
+
+// stopAt begins what a door of the role does that stops when it logs something.
+const stopAt = "stop at "
+
+type stopper struct {
+	slog.Handler
+	at string
+}
+
+func (s stopper) Enabled(context.Context, slog.Level) bool { return true }
+
+func (s stopper) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == s.at {
+		fmt.Println("stops")
+		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		time.Sleep(100 * time.Millisecond) // as signalItself says
+	}
+	return nil
+}
+
+// rolePatience is that of a door of the role with its successor.
+const rolePatience = 3 * time.Second
 
 // roleEnvironment has package faults play the role.
 const roleEnvironment = "USHER_TEST_ROLE=successor"
@@ -106,12 +133,18 @@ type doors struct {
 	pid   int // of the one that serves
 }
 
-func (h *house) doors(yaml string) *doors {
+func (h *house) configFile(yaml string) string {
 	h.t.Helper()
 	file := h.dir + "/usher.yaml"
 	if err := os.WriteFile(file, []byte(yaml+"endpoints: {dir: "+h.dir+"}\n"), 0o600); err != nil {
 		h.t.Fatal(err)
 	}
+	return file
+}
+
+func (h *house) doors(yaml string) *doors {
+	h.t.Helper()
+	file := h.configFile(yaml)
 	d := &doors{t: h.t, h: h, file: file}
 	d.nextDoes("serve")
 	d.first = faults.Start(h.t, "successor", file, h.control(), "")
@@ -222,6 +255,7 @@ func TestAnUpgradeThatFailsSaysWhyAndTheOldDoorServesOn(t *testing.T) {
 		t.Error(err)
 	}
 	expectAnswer(t, d.addr, "shop")
+	d.first.End() // when it has killed those that stopped
 }
 
 // TestWhoeverIsKilledWheneverTheOtherServes kills one of two doors at any instant of a takeover. A door that is killed takes
@@ -263,4 +297,58 @@ func TestWhoeverIsKilledWheneverTheOtherServes(t *testing.T) {
 		expectAnswer(t, addr, "shop")
 	}
 	t.Logf("of %d takeovers, the new door was killed %d times when it served already", rounds, alone)
+}
+
+// TestWhoeverIsStoppedForAWhileNobodyIsLost stops one of two doors at a step of a takeover, for longer than the other has
+// patience, and lets it go on. Then one of them serves, and the other ends or fails in good order.
+func TestWhoeverIsStoppedForAWhileNobodyIsLost(t *testing.T) {
+	for _, c := range []struct {
+		name, old, next string
+		mayFail         bool // the new door
+	}{
+		{"the old one before it passes its sockets", stopAt + "another door is about to take over", "serve", false},
+		{"the old one before it leaves", stopAt + "another door serves now; this one ends when its connections have", "serve", false},
+		{"the new one before it accepts", "serve", stopAt + "listening", true},
+		{"the new one when the old one leaves", "serve", stopAt + "took over", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			h.take("shop", whoami("shop"), nil)
+			file := h.configFile(listenAnywhere + `routes: [{match: {}, handoff: shop}]` + "\n")
+			old := faults.Start(t, "successor", file, h.control(), c.old)
+			addr := old.Await("serves at ")
+			var stop atomic.Bool
+			var clients sync.WaitGroup
+			defer clients.Wait()
+			defer stop.Store(true)
+			for range 2 {
+				clients.Go(func() {
+					for c := httpClient(t, addr, freshConns); !stop.Load(); {
+						if status, body, err := get(c, "http://x.test/"); err != nil || status != http.StatusOK {
+							t.Errorf("%d %q, %v", status, body, err)
+							return
+						}
+					}
+				})
+			}
+			next := faults.Start(t, "successor", file, h.control(), c.next)
+			stopped := old
+			if strings.HasPrefix(c.next, stopAt) {
+				stopped = next
+			}
+			stopped.Await("stops")
+			time.Sleep(rolePatience * 3 / 2)
+			syscall.Kill(stopped.PID(), syscall.SIGCONT)
+
+			outcome := next.Await("outcome: ")
+			switch {
+			case outcome == "serves":
+				old.End()
+			case !c.mayFail:
+				t.Fatalf("the new door %s", outcome)
+			}
+			expectAnswer(t, addr, "shop")
+		})
+	}
 }

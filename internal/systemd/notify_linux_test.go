@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -271,4 +272,56 @@ func FuzzStatus(f *testing.F) {
 			t.Errorf("systemd hears %q", got)
 		}
 	})
+}
+
+// TestNewsForASystemdThatHangsIsGivenUp has it read nothing until the queue of its socket is full.
+func TestNewsForASystemdThatHangsIsGivenUp(t *testing.T) {
+	listenAsManager(t, filepath.Join(t.TempDir(), "notify"))
+	fill(t, os.Getenv("NOTIFY_SOCKET"))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	for name, tell := range map[string]func(*Notifier){
+		"news":     func(n *Notifier) { n.MainPID(1) },
+		"a socket": func(n *Notifier) { n.Keep(map[string][]syscall.Conn{":1": {l.(syscall.Conn)}}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			failed := make(chan error, 1)
+			go tell(&Notifier{Failed: func(err error) { failed <- err }})
+			select {
+			case err := <-failed:
+				if !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("it fails with %v", err)
+				}
+			case <-time.After(time.Minute):
+				t.Error("it is waited for")
+			}
+		})
+	}
+}
+
+// fill sends to a socket until there is no room in its queue.
+func fill(t *testing.T, address string) {
+	t.Helper()
+	c, err := net.Dial("unixgram", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Write(func(fd uintptr) bool {
+		for err == nil {
+			_, err = unix.Write(int(fd), []byte("x"))
+		}
+		return true
+	})
+	if err != unix.EAGAIN {
+		t.Fatal(err)
+	}
 }

@@ -1,6 +1,6 @@
 // Package systemd is the door's side of systemd: the sockets that it passes, the news that it wants, the store in which
-// it keeps sockets for the next process, and its watchdog. Where a program was not started by systemd, and on systems that have none, nothing is passed and
-// nobody is told: callers need not ask.
+// it keeps sockets for the next process, and its watchdog. Where a program was not started by systemd, and on systems that
+// have none, nothing is passed and nobody is told: callers need not ask.
 package systemd
 
 import (
@@ -21,7 +21,7 @@ import (
 
 // Notifier tells systemd how the service is, as sd_notify(3) describes. Its zero value is ready for use; without
 // NOTIFY_SOCKET in the environment its methods do nothing. They may be called by several goroutines at once. Each
-// is one datagram to systemd, and waits while the queue of systemd's socket is full.
+// is one datagram to systemd, and waits while the queue of systemd's socket is full, for 5 seconds at most.
 type Notifier struct {
 	// Failed, if not nil, is told of news that did not get out and, by Watch, of each failure of the health
 	// check. It may be called by several goroutines at once.

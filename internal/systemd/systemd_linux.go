@@ -111,6 +111,10 @@ func pollEnd(cmd *exec.Cmd, milliseconds int) (ended bool) {
 
 func notify(state string) error { return notifyWith(state, nil) }
 
+// notifyPatience is for systemd to make room in the queue of its socket. The door has other things to do than to wait for one
+// that hangs: to take a signal, or to leave its place to the next door.
+const notifyPatience = 5 * time.Second
+
 // notifyWith sends systemd a datagram and, unless it is nil, a socket's descriptor, which go-systemd cannot.
 func notifyWith(state string, socket syscall.Conn) error {
 	path := os.Getenv("NOTIFY_SOCKET")
@@ -122,6 +126,7 @@ func notifyWith(state string, socket syscall.Conn) error {
 		return err
 	}
 	defer c.Close()
+	c.SetWriteDeadline(time.Now().Add(notifyPatience))
 	if socket == nil {
 		_, err = c.Write([]byte(state))
 		return err
