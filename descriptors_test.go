@@ -4,6 +4,7 @@ package usher_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ import (
 func init() {
 	roles["starved"] = playStarved
 	roles["copier"] = playCopier
+	roles["starved-giver"] = playStarvedGiver
 }
 
 // playStarved serves at the endpoint args[0]. For each line on standard input it gives itself no room
@@ -101,6 +103,100 @@ func TestATakerOutOfDescriptorsDeclines(t *testing.T) {
 	stdin.Close()
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// playStarvedGiver hands a connection to the endpoint args[0], and closes what comes back. For each line on standard input, a number,
+// it gives itself room for so many further descriptors.
+func playStarvedGiver(args []string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	d := usher.Dialer{Returned: func(c *usher.Conn) { c.Close() }}
+	target, err := d.Dial(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	server, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	o, err := usher.NewOffer(server, nil, usher.Info{})
+	if err != nil {
+		return err
+	}
+	if err := target.Handoff(ctx, o); err != nil {
+		return err
+	}
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		return err
+	}
+	for {
+		var room int
+		if _, err := fmt.Scanln(&room); err != nil {
+			return nil
+		}
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+			return err
+		}
+		var free []int
+		for range room + 1 { // the last of them is the first that is refused
+			n, err := syscall.Dup(0)
+			if err != nil {
+				return err
+			}
+			free = append(free, n)
+		}
+		for _, n := range free {
+			syscall.Close(n)
+		}
+		limit := before
+		limit.Cur = uint64(free[room])
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+			return err
+		}
+		fmt.Println("done")
+	}
+}
+
+// TestAGiverOutOfDescriptorsTakesNothingBack, whichever it is that it lacks, but keeps the channel, and takes back when it has some.
+func TestAGiverOutOfDescriptorsTakesNothingBack(t *testing.T) {
+	faults.NoLeak(t)
+	l := listen(t, usher.ListenConfig{})
+	cmd := faults.Command(t, "starved-giver", l.Addr().String())
+	stdin := must(cmd.StdinPipe())(t)
+	defer stdin.Close()
+	giver := startCommand(t, cmd)
+	c := must(l.Accept())(t).(*usher.Conn)
+	defer func() { c.Close() }()
+	for room := 0; ; room++ {
+		fmt.Fprintln(stdin, room)
+		giver.hear(t)
+		o := newOffer(t, c, "", usher.Info{})
+		err := o.HandBack(within(t, timeout))
+		if err == nil {
+			if room < 3 {
+				t.Errorf("it was taken back by a giver with room for %d descriptors", room)
+			}
+			return
+		}
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("with room for %d: %v", room, err)
+		}
+		c = must(o.Reclaim())(t)
+		if !c.Returnable() {
+			t.Fatalf("with room for %d the channel has ended", room)
+		}
 	}
 }
 

@@ -29,7 +29,8 @@ type Detached struct {
 // [Dialer.Returned], whose calls are waited for until ctx ends, or stays theirs and goes to the successor. They notice nothing.
 //
 // A channel on which a message is cut short when ctx ends, by a taker that is stopped perhaps, cannot be passed on; it is closed, and what
-// the taker owed is lost. When Detach has returned before that, neither Ended nor Returned is called any more.
+// the taker owed is lost. Once Detach has returned, neither Ended nor Returned is called any more; calls that were under way when
+// ctx ended may still be.
 //
 // A target that was shut down before, or is from Attach, can be detached as well; of one that is closed, or detached, the error is
 // [net.ErrClosed]. On Windows, where no such channel can change hands, nothing is done and the error is [errors.ErrUnsupported].
@@ -111,9 +112,10 @@ const pausePoll = 10 * time.Millisecond
 // detach takes the channel from both its goroutines, and makes what another process needs to go on with it. It returns nil for
 // one that has ended, or cannot be passed on.
 func (g *giving) detach(ctx context.Context) *Detached {
-	stop := context.AfterFunc(ctx, func() { g.c.SetWriteDeadline(time.Unix(1, 0)) })
+	defer context.AfterFunc(ctx, g.dropBack)() // lest one comes back to a process that has ended
+	release := boundBy(ctx, g.c.SetWriteDeadline)
 	<-g.wrote // what is being sent, and done
-	stop()
+	release()
 	g.mu.Lock()
 	g.pause = ctx
 	g.mu.Unlock()
@@ -122,7 +124,7 @@ func (g *giving) detach(ctx context.Context) *Detached {
 	if !g.paused {
 		return nil
 	}
-	g.c.SetDeadline(time.Time{})
+	g.c.SetReadDeadline(time.Time{})
 	g.mu.Lock()
 	back := g.back
 	g.mu.Unlock()
@@ -162,6 +164,9 @@ func isWhole(c *ipc.Conn) bool {
 // and Returned until its taker has no connections left, or is gone; [Target.Shutdown] waits for that. endpoint is what was dialed
 // there, for Addr and errors, and state what Detach returned. d.Policy has to admit the taker again. Attach takes c over, also
 // if it fails. Connections that come back to a Dialer without Returned stay with the taker.
+//
+// Of a channel that began as an [ipc.Pair] the kernel does not tell who the taker is: here it is the process that has sent the
+// channel. That is what Policy is asked about, and what [Report.Taker] and [Conn.Giver] say.
 func (d *Dialer) Attach(endpoint string, c *ipc.Conn, state []byte) (*Target, error) {
 	t := d.newTarget(addr(endpoint))
 	t.closed = errTargetShutDown

@@ -465,6 +465,25 @@ func TestHandBacksDuringDetach(t *testing.T) {
 	h.silence(t)
 }
 
+// TestASuccessorThatTakesNothingBack leaves the connection with the taker, and hears of its end.
+func TestASuccessorThatTakesNothingBack(t *testing.T) {
+	faults.NoLeak(t)
+	l := listen(t, usher.ListenConfig{})
+	target := newHome().dial(t, l.Addr().String())
+	client, c := handOver(t, target, l, "")
+	d := detach(t, target)
+	e := newEar()
+	next := must(e.dialer().Attach(l.Addr().String(), d[0].Conn, d[0].State))(t)
+	defer next.Close()
+	o := newOffer(t, c, "", usher.Info{})
+	wantError(t, o.HandBack(within(t, timeout)), nil, "the channel to the taker has ended")
+	c = must(o.Reclaim())(t)
+	checkConversation(t, client, c)
+	c.Close()
+	await(t, e.reports, "the end")
+	wantError(t, next.Shutdown(within(t, timeout)), net.ErrClosed, "")
+}
+
 // playPredecessor hands one connection to the endpoint args[0], passes its channel to its parent, and is gone.
 func playPredecessor(args []string) error {
 	heir, err := ipc.Inherited()

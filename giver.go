@@ -34,7 +34,7 @@ type giving struct {
 	err   error         // why; read it after ended
 	stays bool          // the channel stays for reports, some of which are owed; read it after ended
 	wrote chan struct{} // closed when nothing more is written
-	gone  chan struct{} // closed when nothing more is read
+	gone  chan struct{} // closed when nothing more is read, nor comes back
 
 	// Of the goroutine that writes; read it after wrote.
 	saidDone bool
@@ -133,7 +133,7 @@ func newGiving(ctx context.Context, c *ipc.Conn, h hooks) (_ *giving, err error)
 		}
 	}()
 	defer f.Close()
-	defer boundBy(ctx, c)()
+	defer boundBy(ctx, c.SetDeadline)()
 	taker, err := c.Peer()
 	if err != nil {
 		return nil, err
@@ -177,15 +177,15 @@ func (h *hooks) flags() uint32 {
 	return flags
 }
 
-// boundBy makes ctx bound what c does until the function that it returns is called.
-func boundBy(ctx context.Context, c *ipc.Conn) (release func()) {
+// boundBy makes ctx bound what a deadline is for, until the function that it returns is called.
+func boundBy(ctx context.Context, setDeadline func(time.Time) error) (release func()) {
 	var mu sync.Mutex
 	released := false
 	stop := context.AfterFunc(ctx, func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if !released {
-			c.SetDeadline(time.Unix(1, 0))
+			setDeadline(time.Unix(1, 0))
 		}
 	})
 	return func() {
@@ -193,7 +193,7 @@ func boundBy(ctx context.Context, c *ipc.Conn) (release func()) {
 		mu.Lock()
 		defer mu.Unlock()
 		released = true
-		c.SetDeadline(time.Time{})
+		setDeadline(time.Time{})
 	}
 }
 
@@ -746,7 +746,7 @@ func (g *giving) staysAfter(err error) bool {
 	return err == errTargetShutDown || errors.Is(err, errTakerLeft) && (channelsOutliveListeners || !g.parted)
 }
 
-// isGone says whether nothing more is read.
+// isGone says whether nothing more is read, nor comes back.
 func (g *giving) isGone() bool {
 	select {
 	case <-g.gone:

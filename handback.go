@@ -172,7 +172,13 @@ func (g *giving) beGivenBack(m *ipc.Message) error {
 	if err != nil {
 		return fmt.Errorf("%w: it hands back on what is no channel: %w", ipc.ErrProtocol, err)
 	}
-	l := new(ListenConfig).listenOn(c)
+	if from, err := c.Peer(); err != nil || from != g.taker { // the policy was asked about that one, not about this
+		c.Close()
+		return fmt.Errorf("%w: it hands back on a channel to process %d, which is another", ipc.ErrProtocol, from.PID)
+	}
+	l := new(ListenConfig).newListener()
+	l.flags &^= flagReports | flagReturns // or it could keep the channel when another has come
+	l.listenOn(c)
 	g.mu.Lock()
 	last, dropped := g.back, g.dropped
 	g.back = l
@@ -186,6 +192,12 @@ func (g *giving) beGivenBack(m *ipc.Message) error {
 	}
 	g.hooks.calls.Go(func() { g.acceptReturned(l) })
 	return nil
+}
+
+// drop ends the channel and the way back.
+func (g *giving) drop(why error) {
+	g.end(why)
+	g.dropBack()
 }
 
 // dropBack ends the way back at once, and for good.
@@ -202,15 +214,18 @@ func (g *giving) dropBack() {
 // backLinger is for a taker that lives, and ends its channel but not the way back.
 const backLinger = 2 * time.Second
 
-// endBack ends the way back when the channel has ended. What a taker has sent before it died is accepted, as from any giver:
-// the end of the way back comes behind it.
+// endBack waits for the way back to end when the channel has ended. What a taker has sent before it died is accepted, as from any
+// giver, whether it owes reports or not: it may have come from another giver. The end of the way back comes behind it.
 func (g *giving) endBack() {
 	g.mu.Lock()
-	back, mayCome := g.back, g.owed > 0 && !g.dropped
+	back := g.back
 	g.mu.Unlock()
-	if back != nil && mayCome {
-		time.AfterFunc(backLinger, func() { back.Close() })
-	} else if back != nil {
+	if back == nil {
+		return
+	}
+	select {
+	case <-back.closed:
+	case <-time.After(backLinger):
 		back.Close()
 	}
 }

@@ -162,9 +162,11 @@ func TestAFailedWayBack(t *testing.T) {
 	o := newOffer(t, c, "", usher.Info{})
 
 	// The giver reads nothing, as one that is stopped.
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	wantError(t, o.HandBack(ctx), os.ErrDeadlineExceeded, "the listener has not greeted")
+	for d, sent := 50*time.Millisecond, false; !sent; d *= 2 { // if that was too short to send the channel
+		err := o.HandBack(within(t, d))
+		wantError(t, err, os.ErrDeadlineExceeded, "")
+		sent = strings.Contains(fmt.Sprint(err), "the listener has not greeted")
+	}
 	c = must(o.Reclaim())(t)
 	defer c.Close()
 	if !c.Returnable() {
@@ -204,6 +206,79 @@ func TestAFailedWayBack(t *testing.T) {
 		t.Error(err)
 	}
 	checkConversation(t, client, got)
+}
+
+// TestAGiverThatReadsNothing has soon been sent all channels that there is room for. The others are closed in time, and do not
+// come late.
+func TestAGiverThatReadsNothing(t *testing.T) {
+	t.Run("and then does", func(t *testing.T) {
+		faults.NoLeak(t)
+		giver, c, client := giveRaw(t, 5)
+		o := newOffer(t, c, "", usher.Info{})
+		fillWithBacks(t, o)
+		backs := receiveBacks(giver)
+		outcome := startHandBack(t, o)
+		for {
+			l := must(new(usher.ListenConfig).ListenOn(await(t, backs, "a channel for handing back")))(t)
+			defer l.Close()
+			got, err := l.Accept()
+			if err != nil { // it is one of the first
+				continue
+			}
+			defer got.Close()
+			if err := <-outcome; err != nil {
+				t.Error(err)
+			}
+			checkConversation(t, client, got)
+			return
+		}
+	})
+	t.Run("and goes", func(t *testing.T) {
+		faults.NoLeak(t)
+		giver, c, _ := giveRaw(t, 5)
+		o := newOffer(t, c, "", usher.Info{})
+		fillWithBacks(t, o)
+		outcome := startHandBack(t, o)
+		time.Sleep(time.Millisecond) // until it waits
+		giver.Close()
+		wantError(t, await(t, outcome, "HandBack"), net.ErrClosed, "the channel that it came on has ended")
+	})
+}
+
+// fillWithBacks tries to hand o back until there is no room for a further channel to be sent.
+func fillWithBacks(t *testing.T, o *usher.Offer) {
+	t.Helper()
+	for full := 0; full < 2; {
+		err := o.HandBack(within(t, 10*time.Millisecond))
+		wantError(t, err, os.ErrDeadlineExceeded, "")
+		if strings.Contains(fmt.Sprint(err), "the giver reads nothing") {
+			full++
+		}
+	}
+}
+
+// startHandBack returns what will come of handing o back.
+func startHandBack(t *testing.T, o *usher.Offer) <-chan error {
+	ctx := within(t, timeout)
+	outcome := make(chan error, 1)
+	go func() { outcome <- o.HandBack(ctx) }()
+	return outcome
+}
+
+// TestTheWayBackEndsWithTheChannel, though the giver keeps its end of it, and an offer on it is the taker's again.
+func TestTheWayBackEndsWithTheChannel(t *testing.T) {
+	faults.NoLeak(t)
+	giver, c, client := giveRaw(t, 5)
+	o := newOffer(t, c, "", usher.Info{})
+	outcome := startHandBack(t, o)
+	l := must(new(usher.ListenConfig).ListenOn(await(t, receiveBacks(giver), "a channel for handing back")))(t)
+	defer l.Close()
+	time.Sleep(time.Millisecond) // until the offer is made
+	giver.Close()
+	wantError(t, await(t, outcome, "HandBack"), net.ErrClosed, "the channel that it came on has ended")
+	_, err := l.Accept()
+	wantError(t, err, net.ErrClosed, "")
+	checkConversation(t, client, must(o.Reclaim())(t))
 }
 
 // giveRaw has a giver that speaks the protocol itself hand a connection over. flags are those of its hello.
@@ -483,7 +558,8 @@ func TestTakersThatHandBackWrongly(t *testing.T) {
 				return err
 			}
 			theirs.Close()
-			_, theirs = pair(t)
+			second, theirs := pair(t)
+			defer second.Close()
 			if err := c.Send(back, theirs); err != nil {
 				return err
 			}
@@ -494,6 +570,107 @@ func TestTakersThatHandBackWrongly(t *testing.T) {
 		await(t, ended, "the end of the first") // there is one at a time
 		checkOwes(t, target, h)
 	})
+	t.Run("on one that stays for reports when another comes", func(t *testing.T) {
+		ended := make(chan error, 1)
+		h, target := tellGiver(t, func(c *ipc.Conn) error {
+			first, theirs := pair(t)
+			client := offerRaw(t, first, 7) // patient as well
+			defer client.Close()
+			if err := c.Send(back, theirs); err != nil {
+				return err
+			}
+			theirs.Close()
+			if m, err := first.Receive(); err != nil || m.Data[4] != 2 {
+				return fmt.Errorf("the giver greets with % x, %w; want the flag of patient alone", m.Data, err)
+			}
+			if err := receiveOne(first); err != nil { // its answer
+				return err
+			}
+			second, theirs := pair(t)
+			defer second.Close()
+			if err := c.Send(back, theirs); err != nil {
+				return err
+			}
+			theirs.Close()
+			ended <- receiveToEnd(first)
+			return nil
+		})
+		h.back(t)
+		await(t, ended, "the end of the first")
+		checkOwes(t, target, h)
+	})
+}
+
+func receiveOne(c *ipc.Conn) error {
+	m, err := c.Receive()
+	if err != nil {
+		return err
+	}
+	return m.Close()
+}
+
+// TestNothingComesBackAfterClose on a way back that its taker has not ended with the channel.
+func TestNothingComesBackAfterClose(t *testing.T) {
+	for name, end := range map[string]func(*testing.T, *usher.Target){
+		"Close":    func(t *testing.T, target *usher.Target) { target.Close() },
+		"Shutdown": func(t *testing.T, target *usher.Target) { target.Shutdown(within(t, 0)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			faults.NoLeak(t)
+			ways := make(chan *ipc.Conn, 1)
+			taker := newRawTaker(t, 4, 5, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
+				ours, theirs := pair(t)
+				claim(words, slot, generation)
+				if err := c.Send(answerMessage(1, slot, 0, generation)); err != nil {
+					return err
+				}
+				if err := c.Send(head(9, 0, 0, 0), theirs); err != nil {
+					return err
+				}
+				theirs.Close()
+				if err := receiveOne(ours); err != nil { // its hello
+					return err
+				}
+				ways <- ours
+				return c.Close()
+			})
+			h := newHome()
+			d := h.dialer()
+			lost := make(chan error, 1)
+			d.Lost = func(_ ipc.Peer, err error) { lost <- err }
+			target := must(d.Dial(within(t, timeout), taker.l.Addr().String()))(t)
+			_, server := tcpPair(t)
+			if err := target.Handoff(within(t, timeout), newOffer(t, server, "", usher.Info{})); err != nil {
+				t.Fatal(err)
+			}
+			ours := await(t, ways, "the way back")
+			await(t, lost, "the end of the channel")
+			time.Sleep(10 * time.Millisecond) // until all of it is seen to
+			end(t, target)
+			checkNothingGoes(t, ours, h)
+		})
+	}
+}
+
+// checkNothingGoes offers a connection on a way back that has ended, or will without claiming it.
+func checkNothingGoes(t *testing.T, ours *ipc.Conn, h *home) {
+	t.Helper()
+	page := must(usher.CreatePage())(t)
+	defer page.Close()
+	words, unmap, err := usher.MapPage(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unmap()
+	words[0] = 1<<2 | 1
+	_, server := tcpPair(t)
+	if ours.Send(head(1, 1, 0, 0), page) == nil {
+		ours.Send(offerMessage(0, 1, ""), server)
+	}
+	receiveToEnd(ours)
+	if words[0] != 1<<2|1 || len(h.returned) > 0 {
+		t.Errorf("the ticket is %#x; %d came back", words[0], len(h.returned))
+	}
 }
 
 // tellGiver makes a taker that claims one connection of a giver that takes such back, and then says something.

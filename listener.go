@@ -51,7 +51,8 @@ type Listener struct {
 	config ListenConfig
 	l      *ipc.Listener // nil for ListenOn
 	addr   net.Addr
-	window int // offers that a channel may have open
+	window int    // offers that a channel may have open
+	flags  uint32 // of the hello
 
 	queue  chan *arrival
 	closed chan struct{} // closed when Accept is to return closedErr
@@ -100,6 +101,7 @@ func (lc *ListenConfig) newListener() *Listener {
 	}
 	l.queue = make(chan *arrival, l.config.Backlog)
 	l.window = min(l.config.Backlog, MaxOpen)
+	l.flags = flagReports | flagPatient | flagReturns
 	return l
 }
 
@@ -116,15 +118,15 @@ func (lc *ListenConfig) ListenOn(c *ipc.Conn) (*Listener, error) {
 		c.Close()
 		return nil, opError("listen", c.LocalAddr(), err)
 	}
-	return lc.listenOn(c), nil
+	l := lc.newListener()
+	l.listenOn(c)
+	return l, nil
 }
 
 // listenOn is ListenOn for a peer that was admitted.
-func (lc *ListenConfig) listenOn(c *ipc.Conn) *Listener {
-	l := lc.newListener()
+func (l *Listener) listenOn(c *ipc.Conn) {
 	l.addr = c.LocalAddr()
 	l.serve(c)
-	return l
 }
 
 // admit asks the policy about the process at the other end of c.

@@ -108,7 +108,7 @@ func (t *taking) greet() (err error) {
 	denied := t.l.admitsGiver(t.giver)
 	if denied == nil {
 		// A peer that has gone may have said what it came for.
-		if err := t.c.Send(appendHello(nil, t.l.window, flagReports|flagPatient|flagReturns)); err != nil && ended(err) != io.EOF {
+		if err := t.c.Send(appendHello(nil, t.l.window, t.l.flags)); err != nil && ended(err) != io.EOF {
 			return err
 		}
 	}
@@ -142,8 +142,9 @@ func (t *taking) greet() (err error) {
 		}
 		return err
 	}
-	t.reports, t.patient = msg.flags&flagReports != 0, msg.flags&flagPatient != 0
-	t.returns = t.reports && msg.flags&flagReturns != 0
+	flags := t.l.flags & msg.flags
+	t.reports, t.patient = flags&flagReports != 0, flags&flagPatient != 0
+	t.returns = t.reports && flags&flagReturns != 0
 	t.greeted.Store(true)
 	return nil
 }

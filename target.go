@@ -49,8 +49,13 @@ type Dialer struct {
 	// Returned, if not nil, is given each connection that a taker hands back ([Offer.HandBack]): claimed, the
 	// taker's unused bytes first. It is called in a goroutine of its own, and owns the connection. Info is what the taker says,
 	// normally what it was told; a giver that acts on it does well to check that against the connection's addresses.
-	// [Conn.Giver] is the taker. Shutdown and Detach of the target wait for calls under way, so that no connection is overlooked by a process
-	// that ends: to serve one for long is for another goroutine.
+	// [Conn.Giver] is the taker.
+	//
+	// How many calls run at once is for the takers to say, up to this process's limit of open files: a connection that finds no
+	// descriptor stays with its taker. A giver that wants fewer closes what is too much.
+	//
+	// Shutdown and Detach of the target wait for calls under way, so that no connection is overlooked by a process that ends. To serve
+	// one for long is for another goroutine, and a call must not wait for either of the two; it may call the target's other methods.
 	//
 	// A taker can hand back as long as its channel lives. That is so until the last of its connections has ended, though the taker has
 	// closed its listener (not on Windows), or Shutdown was called here. To count them the channel asks for reports,
@@ -230,7 +235,7 @@ func (t *Target) channel(ctx context.Context) (*giving, error) {
 	defer t.mu.Unlock()
 	if t.closed != nil {
 		if g != nil {
-			g.end(errTargetClosed)
+			g.drop(errTargetClosed)
 		}
 		return nil, t.closed
 	}
@@ -351,8 +356,7 @@ func (t *Target) Close() error {
 func (t *Target) close(why error) error {
 	channels, err := t.stop(why)
 	for _, g := range channels {
-		g.end(why)
-		g.dropBack()
+		g.drop(why)
 	}
 	return err
 }

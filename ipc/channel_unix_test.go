@@ -85,3 +85,21 @@ func TestASocketWithoutAPeerIsNoChannel(t *testing.T) {
 		}
 	}
 }
+
+// TestBothEndsOfAPairAreSent, to different processes; until they are closed here each has the other's for its peer.
+func TestBothEndsOfAPairAreSent(t *testing.T) {
+	faults.NoLeak(t)
+	a, b := newPair(t)
+	child, cmd := startInheriting(t, "inherit", false)
+	one, two := newPair(t)
+	if err := child.Send([]byte("channel"), one); err != nil {
+		t.Fatal(err)
+	}
+	must(pass(t, a, b, two)[0].Channel(ipc.Limits{}))(t).Close()
+	if p := must(two.Peer())(t); p.PID != cmd.Process.Pid {
+		t.Errorf("the peer of one end is process %d, want %d", p.PID, cmd.Process.Pid)
+	}
+	if p := must(one.Peer())(t); p.PID != os.Getpid() {
+		t.Errorf("the peer of the other is process %d, want %d", p.PID, os.Getpid())
+	}
+}

@@ -77,17 +77,21 @@ func Inherited() (*Conn, error) {
 
 var inheritedMu sync.Mutex
 
-// passed is shared by the two ends of a pair that are in one process: what became of one of them.
+// passed is shared by the two ends of a pair that are in one process: what became of them.
 type passed struct {
 	mu     sync.Mutex
-	end    int       // of the two, which is elsewhere
-	cmd    *exec.Cmd // there: in a child
-	peer   *Peer     // or in another process
+	end    int       // of the two, which was passed to a child
+	cmd    *exec.Cmd // the child
+	at     [2]*Peer  // the processes that the ends were sent to, or came from
 	parent int       // in a child, the process that has the other end
 }
 
 // elsewhere returns the shared part of an end that came from another process: that has the other.
-func elsewhere(sender Peer, other int) *passed { return &passed{peer: &sender, end: other} }
+func elsewhere(sender Peer, other int) *passed {
+	p := new(passed)
+	p.at[other] = &sender
+	return p
+}
 
 func (p *passed) set(cmd *exec.Cmd, end int) {
 	p.mu.Lock()
@@ -99,7 +103,7 @@ func (p *passed) set(cmd *exec.Cmd, end int) {
 func (p *passed) sent(to Peer, end int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.peer, p.end = &to, end
+	p.at[end] = &to
 }
 
 // other returns who has the other end than end: the process that it was sent to, or came from; a child if it was passed
@@ -108,8 +112,8 @@ func (p *passed) other(end int, made Peer) (Peer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.peer != nil && p.end != end:
-		return *p.peer, nil
+	case p.at[1-end] != nil:
+		return *p.at[1-end], nil
 	case p.parent != 0:
 		made.PID = p.parent
 	case p.cmd == nil || p.end == end:
