@@ -465,6 +465,70 @@ func TestHandBacksDuringDetach(t *testing.T) {
 	h.silence(t)
 }
 
+// TestDetachReturnsAllChannels, to the taker that was replaced as well, and they are the target's no more.
+func TestDetachReturnsAllChannels(t *testing.T) {
+	faults.NoLeak(t)
+	l := listen(t, usher.ListenConfig{})
+	h := newHome()
+	target := h.dial(t, l.Addr().String())
+	_, before := handOver(t, target, l, "")
+	next := must((&usher.ListenConfig{Replace: true}).Listen(l.Addr().String()))(t)
+	defer next.Close()
+	_, after := handOver(t, target, next, "")
+	detached := must(target.Detach(within(t, timeout)))(t)
+	target.Close()
+	if len(detached) != 2 {
+		t.Fatalf("%d channels were detached, want 2", len(detached))
+	}
+	a, b := pair(t)
+	for _, d := range detached {
+		if err := a.Send(d.State, d.Conn); err != nil {
+			t.Fatal(err)
+		}
+		d.Conn.Close()
+		h.attach(t, l, []*usher.Detached{receiveDetached(t, b)})
+	}
+	before.Close()
+	after.Close()
+	for range 2 {
+		await(t, h.reports, "an end")
+	}
+}
+
+// TestDetachWaitsForReturned, so that a connection which has come back is not overlooked by a process that ends.
+func TestDetachWaitsForReturned(t *testing.T) {
+	faults.NoLeak(t)
+	l := listen(t, usher.ListenConfig{})
+	returned, goOn := make(chan *usher.Conn), make(chan struct{})
+	d := usher.Dialer{Returned: func(c *usher.Conn) {
+		returned <- c
+		<-goOn
+	}}
+	target := must(d.Dial(within(t, timeout), l.Addr().String()))(t)
+	_, c := handOver(t, target, l, "")
+	if err := newOffer(t, c, "", usher.Info{}).HandBack(within(t, timeout)); err != nil {
+		t.Fatal(err)
+	}
+	defer await(t, returned, "a connection that comes back").Close()
+	done := make(chan []*usher.Detached, 1)
+	go func() {
+		d, err := target.Detach(within(t, timeout))
+		if err != nil {
+			t.Error(err)
+		}
+		done <- d
+	}()
+	select {
+	case <-done:
+		t.Error("Detach has not waited")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(goOn)
+	for _, d := range await(t, done, "Detach") {
+		d.Conn.Close()
+	}
+}
+
 // TestASuccessorThatTakesNothingBack leaves the connection with the taker, and hears of its end.
 func TestASuccessorThatTakesNothingBack(t *testing.T) {
 	faults.NoLeak(t)
