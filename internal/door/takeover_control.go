@@ -231,7 +231,7 @@ func (d *Door) startChild() (*child, talk, error) {
 }
 
 // exitPatience is for a child that has failed to end by itself.
-const exitPatience = 5 * time.Second
+const exitPatience = 2 * time.Second
 
 // why says what has become of a child that has not taken over. What it has said itself is the best reason.
 func (c *child) why(err error) error {
