@@ -56,7 +56,7 @@ reliability:
 	cd bench && go run ./reliability -short
 	go test -count=1 -run '^TestNobodyMissesAMessage' -v ./examples/chat -chat.clients=1000 -chat.upgrades=10
 
-# The whole of it, for doc/reliability.md: a quarter of an hour on a machine that does nothing else.
+# The whole of it, for doc/reliability.md: ten minutes on a machine that does nothing else.
 measure-reliability:
 	cd bench && go run ./reliability -json reliability/results.json && go run ./reliability write reliability/results.json ../doc/reliability.md
 

@@ -284,12 +284,18 @@ func ask(ctx context.Context, t *usher.Target) (*line, error) {
 	}
 	o, err := usher.NewOffer(theirs, nil, usher.Info{State: request()})
 	if err != nil {
+		ours.Close()
+		theirs.Close()
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, stopTime)
 	defer cancel()
 	ours.SetDeadline(time.Now().Add(2 * stopTime))
-	return newLine(ours), t.Handoff(ctx, o)
+	if err := t.Handoff(ctx, o); err != nil {
+		ours.Close()
+		return nil, err
+	}
+	return newLine(ours), nil
 }
 
 // pair returns both ends of a connection; where there are no Unix sockets to pass it has to be TCP.
@@ -303,9 +309,12 @@ func pair() (ours, theirs net.Conn, err error) {
 		return nil, nil, err
 	}
 	if theirs, err = l.Accept(); err != nil {
+		ours.Close()
 		return nil, nil, err
 	}
 	if from := theirs.RemoteAddr().String(); from != ours.LocalAddr().String() {
+		ours.Close()
+		theirs.Close()
 		return nil, nil, fmt.Errorf("somebody else has connected to %v, from %s", l.Addr(), from)
 	}
 	return ours, theirs, nil

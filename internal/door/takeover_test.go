@@ -453,6 +453,15 @@ func (h *house) fakeSuccessor() *fake {
 // say is talk.say for what the other door may not want to hear any more.
 func (f *fake) say(m message, attachments ...syscall.Conn) { _ = f.talk.say(m, attachments...) }
 
+// givesWay does what the old door does until the new one serves with its only socket.
+func (f *fake) givesWay(addr string, l net.Listener) {
+	f.hears(sayTakeover)
+	f.say(message{Say: saySockets, Version: takeoverVersion, Sockets: []socketName{{Address: addr, Listener: "web"}}}, l.(syscall.Conn))
+	f.hears(sayReady)
+	f.say(message{Say: sayYours})
+	f.hears(sayServing)
+}
+
 func (f *fake) hears(word string) message {
 	f.t.Helper()
 	m, got, err := f.hear(context.Background(), timeout, word)
@@ -638,11 +647,7 @@ func TestADoorThatWasSilentMayLeaveLate(t *testing.T) {
 	defer l.Close()
 	late, settled := make(chan struct{}), make(chan struct{})
 	h.fakeDoor(func(f *fake) {
-		f.hears(sayTakeover)
-		f.say(message{Say: saySockets, Version: takeoverVersion, Sockets: []socketName{{Address: addr, Listener: "web"}}}, l.(syscall.Conn))
-		f.hears(sayReady)
-		f.say(message{Say: sayYours})
-		f.hears(sayServing)
+		f.givesWay(addr, l)
 		<-late
 		f.say(message{Say: sayLeaving})
 		f.hears(saySettled)
@@ -863,11 +868,7 @@ func TestADoorEndsThoughOthersBeforeItAreStopped(t *testing.T) {
 	defer l.Close()
 	stopped, end := make(chan struct{}), make(chan struct{})
 	h.fakeDoor(func(f *fake) {
-		f.hears(sayTakeover)
-		f.say(message{Say: saySockets, Version: takeoverVersion, Sockets: []socketName{{Address: addr, Listener: "web"}}}, l.(syscall.Conn))
-		f.hears(sayReady)
-		f.say(message{Say: sayYours})
-		f.hears(sayServing)
+		f.givesWay(addr, l)
 		for range 2 {
 			ours, theirs, err := ipc.Pair()
 			if err != nil {
