@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -23,6 +24,7 @@ type Conn struct {
 	giver         ipc.Peer
 	local, remote net.Addr
 	closed        atomic.Bool
+	closing       sync.Mutex
 	tally         atomic.Pointer[tally]    // for the report of the end; nil if nobody wants one, or it has gone
 	home          atomic.Pointer[Listener] // that it came to; nil if it came to none, or has gone
 }
@@ -115,10 +117,15 @@ func (c *Conn) orClosed(op string, err error) error {
 // return an error that is [net.ErrClosed], as does a second Close.
 //
 // The first Close also has the end reported to the giver, if that asked for it ([Dialer.Ended]), and does not
-// wait for that: see [Listener.Shutdown]. A connection that is never closed is never reported.
+// wait for that: see [Listener.Shutdown]. A connection that is never closed is never reported. A second Close waits
+// until the first one has done all this.
 func (c *Conn) Close() error {
 	at(stepClose, before)
 	defer at(stepClose, after)
+	// Whoever closes second may end the process next, as http.Server.Shutdown does for a connection that its own goroutine is
+	// about to close, and the report must be under way by then.
+	c.closing.Lock()
+	defer c.closing.Unlock()
 	if c.closed.Swap(true) { // a second Close that came between would make the first one fail
 		return c.orClosed("close", io.EOF)
 	}

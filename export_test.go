@@ -18,3 +18,15 @@ func MapPage(f *os.File) (words []uint32, unmap func(), err error) {
 	}
 	return p.words, p.release, nil
 }
+
+// Unended returns how many connections that came to l have neither ended nor been forgotten.
+func Unended(l *Listener) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for t := range l.channels {
+		t.mu.Lock()
+		n += t.ends.open
+		t.mu.Unlock()
+	}
+	return n
+}

@@ -816,6 +816,44 @@ func TestAServerReports(t *testing.T) {
 	e.silence(t)
 }
 
+// TestASecondCloseFindsTheEndReported closes connections twice at once, as package net/http does with one whose client has
+// just gone when the server is shut down: the program may end after the second Close, though the first one runs elsewhere.
+func TestASecondCloseFindsTheEndReported(t *testing.T) {
+	faults.NoLeak(t)
+	l := listen(t, usher.ListenConfig{})
+	e := newEar()
+	target := e.dial(t, l.Addr().String())
+	n := 1000
+	if testing.Short() || isWindows {
+		n = 100
+	}
+	for range n {
+		_, conn := tcpPair(t)
+		offer := newOffer(t, conn, "", usher.Info{})
+		handed := make(chan error, 1)
+		go func() { handed <- target.Handoff(within(t, timeout), offer) }()
+		c := must(l.Accept())(t)
+		if err := <-handed; err != nil {
+			t.Fatal(err)
+		}
+		left := make(chan int, 2)
+		var both sync.WaitGroup
+		for range 2 {
+			both.Go(func() {
+				c.Close()
+				left <- usher.Unended(l)
+			})
+		}
+		both.Wait()
+		if a, b := <-left, <-left; a != 0 || b != 0 {
+			t.Fatal("a Close has returned before the end was reported")
+		}
+	}
+	for range n {
+		await(t, e.reports, "each connection")
+	}
+}
+
 // playReportCloser says a byte on each connection that comes to the endpoint args[0], and closes it.
 func playReportCloser(args []string) error {
 	l, err := usher.Listen(args[0])
