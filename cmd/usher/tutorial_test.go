@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -17,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/go-usher/usher/internal/faults"
 )
 
 const (
@@ -99,18 +100,12 @@ func shortTempDir(t *testing.T) string {
 	return dir
 }
 
-// freePorts returns for each port of the tutorial that port and a free one. They are below those that systems
-// give to clients, or one of these could get it before the door does, or while it restarts.
+// freePorts returns for each port of the tutorial that port and a free one, which no client gets before the door does, or while
+// it restarts.
 func freePorts(t *testing.T) (pairs []string) {
 	t.Helper()
 	for _, port := range tutorialPorts {
-		var l net.Listener
-		for l == nil {
-			l, _ = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10001+rand.N(20000)))
-			if t.Context().Err() != nil {
-				t.Fatal("no port is free")
-			}
-		}
+		l := faults.Listen(t)
 		defer l.Close() // when all are chosen, for they must differ
 		_, free, _ := net.SplitHostPort(l.Addr().String())
 		pairs = append(pairs, port, free)

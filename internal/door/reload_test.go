@@ -14,12 +14,13 @@ import (
 	"time"
 
 	"github.com/go-usher/usher/internal/admin"
+	"github.com/go-usher/usher/internal/faults"
 )
 
 // fixed is a listener whose port is chosen beforehand, so that a reload can name the same address.
 func fixed(t testing.TB, name string) (listeners, addr string) {
 	t.Helper()
-	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	l := faults.Listen(t)
 	defer l.Close()
 	addr = l.Addr().String()
 	return `listeners: [{name: ` + name + `, address: "` + addr + `"}]` + "\n", addr
