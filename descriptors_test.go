@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,6 +25,7 @@ func init() {
 	roles["starved"] = playStarved
 	roles["copier"] = playCopier
 	roles["starved-giver"] = playStarvedGiver
+	roles["starved-replacer"] = playStarvedReplacer
 }
 
 // playStarved serves at the endpoint args[0]. For each line on standard input it gives itself no room
@@ -278,5 +280,70 @@ func TestTheKernelCopies(t *testing.T) {
 		if !strings.Contains(said, call) {
 			t.Errorf("the taker made no call of %s: %.2000s", call, said)
 		}
+	}
+}
+
+// playStarvedReplacer listens in the place of who does at the endpoint args[0], with room for args[1] further descriptors.
+func playStarvedReplacer(args []string) error {
+	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil { // the runtime's own descriptors are open after that
+		l.Close()
+	}
+	n, err := syscall.Dup(0)
+	if err != nil {
+		return err
+	}
+	syscall.Close(n)
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	room, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	limit.Cur = uint64(n + room)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	lc := usher.ListenConfig{Replace: true}
+	if _, err := lc.Listen(args[0]); err != nil {
+		fmt.Println("failed:", err)
+	} else {
+		fmt.Println("listens")
+	}
+	io.Copy(io.Discard, os.Stdin)
+	return nil
+}
+
+// TestAReplacementOutOfDescriptors fails, or the one that is replaced hears of it.
+func TestAReplacementOutOfDescriptors(t *testing.T) {
+	faults.NoLeak(t)
+	listened := false
+	for room := 0; room < 10 && !listened; room++ {
+		l := listen(t, usher.ListenConfig{})
+		accepted := make(chan error, 1)
+		go func() { _, err := l.Accept(); accepted <- err }()
+		cmd := faults.Command(t, "starved-replacer", l.Addr().String(), strconv.Itoa(room))
+		stdin := must(cmd.StdinPipe())(t)
+		next := startCommand(t, cmd)
+		said := next.hear(t)
+		listened = said == "listens"
+		if listened {
+			wantError(t, await(t, accepted, "the replacement"), usher.ErrReplaced, "")
+		} else if !strings.Contains(said, "too many open files") {
+			t.Errorf("with room for %d descriptors it says: %s", room, said)
+		}
+		if !listened { // the one that is in office serves on
+			dial(t, l).Close()
+			l.Close()
+			wantError(t, await(t, accepted, "the end"), net.ErrClosed, "the listener is closed")
+		}
+		stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+	if !listened {
+		t.Error("it never listens")
 	}
 }

@@ -26,7 +26,8 @@ type ListenConfig struct {
 	// to the new listener. The old one's Accept returns [ErrReplaced], what it has not claimed goes back
 	// to the givers, who hand it to the new one, and what it has claimed it keeps. On Unix there is no
 	// instant without a listener; on Windows there are some milliseconds, in which a Target that was
-	// connected waits, and a Dial fails.
+	// connected waits, and a Dial fails. Of several processes that do so at once each replaces the one before; on Windows one
+	// listens, and the others find the endpoint in use.
 	Replace bool
 
 	// Backlog is how many offers, of all channels together, may wait for Accept; [DefaultBacklog] if
@@ -148,21 +149,20 @@ func admit(c *ipc.Conn, policy ipc.Policy) error {
 // channels is full for so long, as that of a stopped process may be, is not told.
 const replaceTimeout = 5 * time.Second
 
-// replace announces itself to whoever listens before it listens, and ends that channel when it does: if
-// it dies at any instant, the other finds that it is alone, or replaced.
-func replace(lc *ipc.ListenConfig, endpoint string) (*ipc.Listener, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), replaceTimeout)
-	defer cancel()
-	d := ipc.Dialer{Policy: lc.Policy, Limits: channelLimits}
-	if old, err := d.Dial(ctx, endpoint); err == nil {
-		defer old.Close()
-		deadline, _ := ctx.Deadline()
-		old.SetDeadline(deadline)
-		if err := old.Send(appendReplace(nil)); err == nil {
-			return listenInPlace(ctx, old, lc, endpoint)
-		}
+// announce tells whoever listens that this process is about to listen in its place, and returns the channel to that.
+func announce(ctx context.Context, policy ipc.Policy, endpoint string) (*ipc.Conn, error) {
+	d := ipc.Dialer{Policy: policy, Limits: channelLimits}
+	old, err := d.Dial(ctx, endpoint)
+	if err != nil {
+		return nil, err
 	}
-	return lc.Listen(endpoint)
+	deadline, _ := ctx.Deadline()
+	old.SetDeadline(deadline)
+	if err := old.Send(appendReplace(nil)); err != nil {
+		old.Close()
+		return nil, err
+	}
+	return old, nil
 }
 
 // orSameUser admits also who may replace a listener, whatever policy says of givers: where that names another user

@@ -303,6 +303,52 @@ func TestReplace(t *testing.T) {
 	t.Logf("%d connections were served by %d processes", served.Load(), len(byPID))
 }
 
+// TestReplaceAtOnce has several processes that replace one another at the same time, with somebody at the endpoint before or not: all but
+// one hear of it.
+func TestReplaceAtOnce(t *testing.T) {
+	if isWindows {
+		t.Skip("a pipe's name can have one listener: the others find it in use")
+	}
+	faults.NoLeak(t)
+	const many = 4
+	for round := range 20 {
+		path := endpoint(t)
+		accepted := make(chan error, many+1)
+		var listeners []*usher.Listener
+		var mu sync.Mutex
+		listenAt := func(lc usher.ListenConfig) {
+			l, err := lc.Listen(path)
+			if err != nil {
+				t.Error(err)
+				accepted <- err
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			listeners = append(listeners, l)
+			go func() { _, err := l.Accept(); accepted <- err }()
+		}
+		others := many - 1
+		if round%2 == 0 {
+			listenAt(usher.ListenConfig{})
+			others++
+		}
+		var wg sync.WaitGroup
+		for range many {
+			wg.Go(func() { listenAt(usher.ListenConfig{Replace: true}) })
+		}
+		wg.Wait()
+		for range others {
+			wantError(t, await(t, accepted, "a listener that was replaced"), usher.ErrReplaced, path)
+		}
+		dial(t, listeners[0]).Close() // one is there still
+		for _, l := range listeners {
+			l.Close()
+		}
+		wantError(t, await(t, accepted, "the end of the last"), net.ErrClosed, "the listener is closed")
+	}
+}
+
 // TestReplacedUnderAPolicy has the next process of a user whose listener takes connections from another user alone.
 func TestReplacedUnderAPolicy(t *testing.T) {
 	faults.NoLeak(t)

@@ -4,16 +4,35 @@ package usher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
 	"github.com/go-usher/usher/ipc"
+	"golang.org/x/sys/unix"
 )
 
-// listenInPlace takes the name from the listener at the other end of old, which watches that channel: it
-// looks at the name when the channel ends.
-func listenInPlace(_ context.Context, _ *ipc.Conn, lc *ipc.ListenConfig, endpoint string) (*ipc.Listener, error) {
-	return lc.Listen(endpoint)
+// replace announces itself to whoever listens before it takes the name, and ends that channel when it has: the other watches the
+// channel, and looks at the name when it ends. If this process dies at any instant, the other finds that it is alone, or replaced.
+func replace(lc *ipc.ListenConfig, endpoint string) (*ipc.Listener, error) {
+	var old []*ipc.Conn // more than one if others replace each other here meanwhile
+	lc.Replacing = func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), replaceTimeout)
+		defer cancel()
+		c, err := announce(ctx, lc.Policy, endpoint)
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) { // the fault is here: who is there lives, and would not hear of it
+			return err
+		}
+		if err == nil {
+			old = append(old, c)
+		}
+		return nil
+	}
+	l, err := lc.Listen(endpoint)
+	for _, c := range old {
+		c.Close()
+	}
+	return l, err
 }
 
 // beReplaced waits until the process at the other end of t listens in this one's place, or is gone. It

@@ -11,6 +11,18 @@ import (
 	"golang.org/x/sys/windows"
 )
 
+// replace announces itself to whoever listens, and listens when that has left.
+func replace(lc *ipc.ListenConfig, endpoint string) (*ipc.Listener, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), replaceTimeout)
+	defer cancel()
+	old, err := announce(ctx, lc.Policy, endpoint)
+	if err != nil {
+		return lc.Listen(endpoint)
+	}
+	defer old.Close()
+	return listenInPlace(ctx, old, lc, endpoint)
+}
+
 // listenInPlace waits until the process at the other end of old has ended that channel, as it does with
 // all of its channels: no process can make a pipe's first instance while another has any.
 func listenInPlace(ctx context.Context, old *ipc.Conn, lc *ipc.ListenConfig, endpoint string) (*ipc.Listener, error) {

@@ -3,7 +3,6 @@
 package usher
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -34,6 +33,4 @@ func netConn(c net.Conn) net.Conn            { return c }
 func shutdown(uintptr)                       {}
 func (l *Listener) beReplaced(*taking) error { return errUnsupported }
 
-func listenInPlace(context.Context, *ipc.Conn, *ipc.ListenConfig, string) (*ipc.Listener, error) {
-	return nil, errUnsupported
-}
+func replace(*ipc.ListenConfig, string) (*ipc.Listener, error) { return nil, errUnsupported }

@@ -33,6 +33,11 @@ type ListenConfig struct {
 	// wait for it; it is not told, but see [Listener.Replaced]. On Windows a name can have one listener.
 	Replace bool
 
+	// Replacing, if not nil, is called by Listen before it replaces a socket file that is there, so that whoever listens
+	// there can be told: it may dial the endpoint. If another process has come there meanwhile it is called again, so that nobody is replaced
+	// who listened there at none of the calls. An error of it leaves the other in its place, and Listen fails with that. It is not called on Windows.
+	Replacing func() error
+
 	// Refused, if not nil, is told of each peer that Policy refused and of the reason. Accept calls
 	// it, and goes on when it returns.
 	Refused func(error)

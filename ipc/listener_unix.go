@@ -118,6 +118,32 @@ func lockDir(dir string, wait time.Duration) (unlock func(), err error) {
 	}
 }
 
+// lockToListen is lockDir for a listener. Whom that is to replace must be told without the lock, which a process that is stopped would
+// make it hold for long; so it may be somebody else by the time of the lock.
+func lockToListen(path string, lc *ListenConfig) (unlock func(), err error) {
+	var told os.FileInfo
+	for {
+		unlock, err := lockDir(filepath.Dir(path), listenWait)
+		if err != nil || !lc.Replace || lc.Replacing == nil {
+			return unlock, err
+		}
+		there, err := os.Lstat(path)
+		if err != nil || told != nil && isSameSocket(there, told) {
+			return unlock, nil // checkFree sees to the error
+		}
+		unlock()
+		told = there
+		if err := lc.Replacing(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// isSameSocket looks at the time as well: the number of a file that is gone may be another's.
+func isSameSocket(a, b os.FileInfo) bool {
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime())
+}
+
 // probe connects to the socket at path. On Linux a refusal means that nobody listens. On the BSDs a
 // full queue refuses too: a refusal has to last there for as long as a listener that lives may take
 // to accept.
@@ -158,7 +184,7 @@ func listen(path string, plainName bool, lc *ListenConfig) (_ acceptor, err erro
 			return nil, err
 		}
 	}
-	unlock, err := lockDir(dir, listenWait)
+	unlock, err := lockToListen(path, lc)
 	if err != nil {
 		return nil, err
 	}

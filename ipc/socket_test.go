@@ -121,6 +121,45 @@ func TestTrySend(t *testing.T) {
 	}
 }
 
+// TestReplacing has each listener told that is replaced, also one that comes while another is told.
+func TestReplacing(t *testing.T) {
+	if isWindows {
+		t.Skip("a pipe's name can have one listener")
+	}
+	faults.NoLeak(t)
+	path := endpoint(t)
+	told := 0
+	lc := ipc.ListenConfig{Replace: true, Replacing: func() error { told++; return nil }}
+	first := must(lc.Listen(path))(t)
+	defer first.Close()
+	if told != 0 {
+		t.Errorf("told %d times, where nobody has listened", told)
+	}
+	var second *ipc.Listener
+	lc.Replacing = func() error {
+		told++
+		if second == nil {
+			second = must((&ipc.ListenConfig{Replace: true}).Listen(path))(t)
+		}
+		must(ipc.Dial(within(t), path))(t).Close()
+		return nil
+	}
+	third := must(lc.Listen(path))(t)
+	defer third.Close()
+	defer second.Close()
+	if told != 2 {
+		t.Errorf("told %d times, want the first and the second", told)
+	}
+	if !first.Replaced() || !second.Replaced() {
+		t.Errorf("the first is replaced: %v, the second: %v", first.Replaced(), second.Replaced())
+	}
+	cannot := errors.New("it cannot be told")
+	lc.Replacing = func() error { return cannot }
+	if _, err := lc.Listen(path); !errors.Is(err, cannot) || third.Replaced() {
+		t.Errorf("the error is %v, the third is replaced: %v", err, third.Replaced())
+	}
+}
+
 // TestReplace listens where another does already.
 func TestReplace(t *testing.T) {
 	if isWindows {
