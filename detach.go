@@ -76,6 +76,9 @@ func (t *Target) settle(ctx context.Context) ([]*giving, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed != errTargetShutDown { // closed, or detached by another call, meanwhile
+		return nil, net.ErrClosed
+	}
 	channels := append(t.living(), t.old...)
 	t.g, t.old, t.closed = nil, nil, errTargetClosed
 	return channels, nil

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -164,6 +165,39 @@ func TestNothingIsDetached(t *testing.T) {
 	closed.Close()
 	_, err := closed.Detach(within(t, timeout))
 	wantError(t, err, net.ErrClosed, "detach usher "+l.Addr().String())
+}
+
+// TestDetachOfWhatIsNoMore has a target closed, after a Shutdown that has not succeeded, or detached by another call at the same time.
+func TestDetachOfWhatIsNoMore(t *testing.T) {
+	faults.NoLeak(t)
+	l := listen(t, usher.ListenConfig{})
+	h := newHome()
+	target := h.dial(t, l.Addr().String())
+	handOver(t, target, l, "")
+	wantError(t, target.Shutdown(within(t, time.Millisecond)), os.ErrDeadlineExceeded, "")
+	_, err := target.Detach(within(t, timeout))
+	wantError(t, err, net.ErrClosed, "detach")
+	for range 100 {
+		target := h.dial(t, l.Addr().String())
+		handOver(t, target, l, "")
+		var results [2]error
+		var channels atomic.Int64
+		var wg sync.WaitGroup
+		for i := range results {
+			wg.Go(func() {
+				var detached []*usher.Detached
+				detached, results[i] = target.Detach(within(t, timeout))
+				for _, d := range detached {
+					d.Conn.Close()
+					channels.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if n := channels.Load(); n != 1 || errors.Is(results[0], net.ErrClosed) == errors.Is(results[1], net.ErrClosed) {
+			t.Fatalf("%d channels were detached, and the errors are %v and %v; want one, and one error", n, results[0], results[1])
+		}
+	}
 }
 
 // TestDetachWaitsForOffers that are open, and makes no new ones.

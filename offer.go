@@ -58,7 +58,8 @@ const (
 // NewOffer takes c over: a *net.TCPConn, *net.UnixConn (not on Windows), or a [*Conn] or
 // [*ipc.PrefixConn] of one. The connection is the offer's from then on: it is had back by Reclaim, and once
 // it is handed over the offer closes this process's copy. c is closed, so that using it, or closing it once
-// more, harms nobody; only a process that has no descriptor to spare must see to that itself. No read or
+// more, harms nobody; only a process that has no descriptor to spare must see to that itself. Of NewOffer and a Close
+// in another goroutine one succeeds, and the other returns [net.ErrClosed]. No read or
 // write may be pending on c. If NewOffer fails, c stays the caller's, as it was.
 //
 // prefix is what was already read from c, [MaxPrefix] bytes at most; the taker reads it first. What a
@@ -80,6 +81,10 @@ func newOffer(c net.Conn, prefix []byte, info Info) (*Offer, error) {
 	o.local, o.remote = addresses(c)
 	var own *ipc.PrefixConn
 	handed, _ := c.(*Conn)
+	if handed != nil { // who closes it at the same time has come before, with the report, or comes too late
+		handed.closing.Lock()
+		defer handed.closing.Unlock()
+	}
 	switch c := c.(type) {
 	case *Conn:
 		own = c.p

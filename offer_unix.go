@@ -65,7 +65,11 @@ func hold(c net.Conn) (held, error) {
 		return nil, dupErr
 	}
 	h := &heldSocket{fd: fd, from: c}
-	c.Close() // which leaves the connection alone: there is another descriptor of it
+	// Close leaves the connection alone: there is another descriptor of it.
+	if err := c.Close(); errors.Is(err, net.ErrClosed) { // somebody else has closed it meanwhile, or taken it over
+		h.drop()
+		return nil, err
+	}
 	// An offer that is forgotten ends like a connection of package net that is.
 	runtime.SetFinalizer(h, (*heldSocket).drop)
 	return h, nil

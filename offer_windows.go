@@ -1,6 +1,7 @@
 package usher
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -24,7 +25,11 @@ func hold(c net.Conn) (held, error) {
 		return nil, err
 	}
 	f.Fd() // takes the duplicate off the completion port that File put it onto
-	tcp.Close()
+	err = tcp.Close()
+	if errors.Is(err, net.ErrClosed) { // somebody else has closed it meanwhile, or taken it over
+		f.Close()
+		return nil, err
+	}
 	return &heldSocket{f}, nil
 }
 

@@ -1038,3 +1038,34 @@ func TestTheGiverKeepsNothing(t *testing.T) {
 	giver.End()
 	taker.End()
 }
+
+// TestCloseAndOfferAtOnce, as when a timer closes a connection that is about to be handed on: either is first, and the other finds it closed.
+func TestCloseAndOfferAtOnce(t *testing.T) {
+	faults.NoLeak(t)
+	l := listen(t, usher.ListenConfig{})
+	e := newEar()
+	target := e.dial(t, l.Addr().String())
+	for range 100 {
+		client, c := handOver(t, target, l, "")
+		var closeErr, offerErr error
+		var o *usher.Offer
+		var wg sync.WaitGroup
+		wg.Go(func() { closeErr = c.Close() })
+		wg.Go(func() { o, offerErr = usher.NewOffer(c, nil, usher.Info{}) })
+		wg.Wait()
+		if errors.Is(closeErr, net.ErrClosed) == errors.Is(offerErr, net.ErrClosed) {
+			t.Fatalf("Close: %v, NewOffer: %v", closeErr, offerErr)
+		}
+		if offerErr == nil {
+			next := take(t, target, l, o)
+			if r := await(t, e.reports, "the connection that was handed on"); !r.HandedOn {
+				t.Fatalf("a connection that was handed on is reported as %+v", r)
+			}
+			checkConversation(t, client, next)
+			next.Close()
+		}
+		if r := await(t, e.reports, "the end"); r.HandedOn {
+			t.Fatalf("a connection that was closed is reported as %+v", r)
+		}
+	}
+}

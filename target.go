@@ -403,6 +403,9 @@ func (t *Target) stop(why error) ([]*giving, error) {
 	t.mu.Lock()
 	channels := append(t.living(), t.old...)
 	if t.closed != nil {
+		if why != errTargetShutDown { // there is nothing to detach any more
+			t.closed = why
+		}
 		t.mu.Unlock()
 		return channels, net.ErrClosed
 	}
