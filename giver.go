@@ -62,10 +62,11 @@ type giving struct {
 	due     time.Time       // when it goes off; zero if it is not set
 }
 
-// decision is an outcome of which a function is to be told. That is done when giving.mu is not held any more.
+// decision is an outcome that is to be told when giving.mu is not held any more: so that a Handoff which goes on to another channel
+// then finds this one ended, if it is.
 type decision struct {
 	o    *Offer
-	done func(time.Time, error)
+	done func(time.Time, error) // nil if Handoff waits
 	at   time.Time
 	err  error
 }
@@ -133,15 +134,11 @@ func newGiving(ctx context.Context, c *ipc.Conn, h hooks) (_ *giving, err error)
 		}
 	}()
 	defer f.Close()
-	defer boundBy(ctx, c.SetDeadline)()
 	taker, err := c.Peer()
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Send(appendHello(nil, 0, h.flags()), f); err != nil {
-		return nil, inContext(ctx, endedBy(err))
-	}
-	hello, err := receiveHello(c)
+	hello, err := greetTaker(ctx, c, appendHello(nil, 0, h.flags()), f)
 	if err != nil {
 		return nil, inContext(ctx, err)
 	}
@@ -203,6 +200,16 @@ func inContext(ctx context.Context, err error) error {
 		return contextError(ctx, "the listener has not greeted")
 	}
 	return err
+}
+
+// greetTaker says hello and returns the taker's. When it has returned, ctx does not bound the channel any more: nobody may read there
+// before, who would find it at its end with ctx.
+func greetTaker(ctx context.Context, c *ipc.Conn, hello []byte, page *os.File) (message, error) {
+	defer boundBy(ctx, c.SetDeadline)()
+	if err := c.Send(hello, page); err != nil {
+		return message{}, endedBy(err)
+	}
+	return receiveHello(c)
 }
 
 // receiveHello returns the taker's.
@@ -379,6 +386,10 @@ func (g *giving) unlock() {
 	g.decided, g.spare = g.spare, nil
 	g.mu.Unlock()
 	for _, d := range decided {
+		if d.done == nil {
+			d.o.outcome <- d.err
+			continue
+		}
 		d.o.end(d.err == nil)
 		d.done(d.at, opError("handoff", g.hooks.addr, d.err))
 	}
@@ -395,10 +406,6 @@ func (g *giving) decideLocked(s *slot, ago time.Duration, err error) {
 	s.offer = nil
 	g.awaited--
 	g.checkSettled()
-	if o.done == nil {
-		o.outcome <- err
-		return
-	}
 	at := time.Now().Add(-ago)
 	if at.Before(s.since) {
 		at = s.since

@@ -157,6 +157,30 @@ func TestGiversThatSpeakOnAfterTheEnd(t *testing.T) {
 	}
 }
 
+// TestATryIsAnOffer has a taker end each channel when an offer comes: a Handoff goes on to the next one, and does not try the one
+// that has just ended once more.
+func TestATryIsAnOffer(t *testing.T) {
+	faults.NoLeak(t)
+	var offers atomic.Int32
+	taker := newRawTaker(t, 4, 3, func(c *ipc.Conn, _ []uint32, _ byte, _ uint32) error {
+		offers.Add(1)
+		return c.Close()
+	})
+	target := must(usher.Dial(within(t, timeout), taker.l.Addr().String()))(t)
+	defer target.Close()
+	_, server := tcpPair(t)
+	o := newOffer(t, server, "", usher.Info{})
+	const handoffs, tries = 200, 4
+	for range handoffs {
+		if err := target.Handoff(within(t, timeout), o); err == nil {
+			t.Fatal("it was handed over")
+		}
+	}
+	if n := offers.Load(); n != handoffs*tries {
+		t.Errorf("%d offers, want %d", n, handoffs*tries)
+	}
+}
+
 // farewell returns what a taker says last.
 func farewell(c *ipc.Conn) (text string, reason byte, err error) {
 	for {
