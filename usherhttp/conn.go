@@ -142,6 +142,18 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
+// Write writes nothing on what is not the server's any more: net/http answers a head of which it has read a part and then the
+// end. usher.Conn would write that where the process had no descriptor to spare for the offer, and has reclaimed it.
+func (c *conn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	gone := c.gone
+	c.mu.Unlock()
+	if gone {
+		return 0, net.ErrClosed
+	}
+	return c.Conn.Write(p)
+}
+
 // SetReadDeadline must not undo a kick.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
@@ -150,6 +162,16 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 		return nil
 	}
 	return c.Conn.SetReadDeadline(t)
+}
+
+// SetWriteDeadline is called by net/http also when it has read the end, if there is a WriteTimeout.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone {
+		return nil
+	}
+	return c.Conn.SetWriteDeadline(t)
 }
 
 func (c *conn) SetDeadline(t time.Time) error {

@@ -16,7 +16,7 @@ import (
 // the door, with their connection and all that the client has sent on it since, to be routed anew. [Hosts] makes a match.
 //
 // The door routes a connection by its first request. A client may send later ones for any host and path on it, and clients do that keep
-// connections by address, or by a certificate that is good for several names (RFC 9110 section 7.6, RFC 9113 section 9.1.1). So match
+// connections by address, or by a certificate that is good for several names (RFC 9110 section 7.4, RFC 9113 section 9.1.1). So match
 // should say no more than the door's routes to this backend do: a request that it refuses and the door sends here all the
 // same is answered here with 421 Misdirected Request (RFC 9110 section 15.5.20), on which the client may try another connection.
 //

@@ -31,8 +31,9 @@ func Serve(ctx context.Context, l *usher.Listener, s *http.Server) error {
 // Server has options for serving. Its zero value serves [http.DefaultServeMux].
 type Server struct {
 	// HTTP is the server, of which Serve sets Handler, ConnContext and ConnState to functions that call those which it
-	// finds there. It serves once, as one that is shut down does not serve again. If its TLSConfig is not nil the connections
-	// are TLS, with the certificates of that, and none of them is handed on. Nil means the zero value.
+	// finds there. It serves once, as one that is shut down does not serve again, and nowhere else: Serve fails for one that it had
+	// before. If its TLSConfig is not nil the connections are TLS, with the certificates of that, and none of them is handed on.
+	// Nil means the zero value.
 	HTTP *http.Server
 
 	// ShutdownTimeout is how long requests under way may take when the end has come; then their connections are closed.
@@ -63,11 +64,14 @@ type Server struct {
 //
 // It returns nil when all that is done. If it was not by ShutdownTimeout, connections with a request under way are closed, and
 // the error is [os.ErrDeadlineExceeded]. If s.HTTP cannot serve, or somebody else closes it or shuts it down, it returns at once
-// what [http.Server.Serve] or [http.Server.ServeTLS] does, such as [http.ErrServerClosed]. Hijacked connections are not
-// waited for.
+// what [http.Server.Serve] or [http.Server.ServeTLS] does, such as [http.ErrServerClosed]; when only requests under way are left to wait
+// for, [http.Server.Close] ends that wait, and the error is nil. Hijacked connections are not waited for.
 func (s *Server) Serve(ctx context.Context, l *usher.Listener) error {
-	v := newServing(s, l)
 	defer l.Close()
+	if s.hasServed() {
+		return fmt.Errorf("serve %v: the http.Server has been given to Serve before, and serves once", l.Addr())
+	}
+	v := newServing(s, l)
 	served := make(chan error, 1)
 	go func() { served <- v.serve() }()
 	select {
@@ -88,9 +92,21 @@ func (s *Server) Serve(ctx context.Context, l *usher.Listener) error {
 		return <-served
 	}
 	err := v.end(end)
-	<-served
+	closed := <-served
+	if v.stopped.Load() {
+		return closed
+	}
 	v.report(end)
 	return err
+}
+
+// hasServed says whether Serve had the http.Server before. Such a one calls hooks of both, and looks as if it was for TLS.
+func (s *Server) hasServed() bool {
+	if s.HTTP == nil {
+		return false
+	}
+	_, has := s.HTTP.Handler.(*serving)
+	return has
 }
 
 // end returns the context in which all is to have ended.
@@ -142,7 +158,8 @@ type serving struct {
 	ended   chan struct{} // closed when l returns no more connections
 	err     error         // why; read it after ended
 	kept    chan *conn    // that could not be handed on
-	stopped atomic.Bool   // the http.Server was closed before l had ended
+	left    atomic.Bool   // the http.Server is to be closed
+	stopped atomic.Bool   // it was before that, by somebody else
 	done    chan struct{} // closed when the http.Server is
 	once    sync.Once
 
@@ -213,10 +230,14 @@ func Conn(r *http.Request) *usher.Conn {
 }
 
 func (v *serving) serve() error {
-	if v.tls {
-		return v.http.ServeTLS(v, "", "")
+	if !v.tls {
+		return v.http.Serve(v)
 	}
-	return v.http.Serve(v)
+	if c := v.http.TLSConfig; len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil {
+		// net/http would open a file with no name.
+		return fmt.Errorf("serve %v: TLSConfig is set and has no certificates; net/http sets one in a server that serves elsewhere", v.l.Addr())
+	}
+	return v.http.ServeTLS(v, "", "")
 }
 
 // Accept returns what l does, then what is kept.
@@ -242,9 +263,7 @@ func (v *serving) Accept() (net.Conn, error) {
 // Close is called by the http.Server.
 func (v *serving) Close() error {
 	v.once.Do(func() {
-		select {
-		case <-v.ended:
-		default:
+		if !v.left.Load() {
 			v.stopped.Store(true)
 			v.l.Close()
 		}
@@ -317,11 +336,15 @@ func (v *serving) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // end sees to what there is when l has ended.
 func (v *serving) end(ctx context.Context) error {
 	v.leave(ctx)
-	v.linger(ctx)
-	err := v.http.Shutdown(ctx) // closes what rests and could not be handed on, and waits for the rest
-	if way := v.way.Load(); way.successor != nil {
-		way.successor.Close()
+	if successor := v.way.Load().successor; successor != nil {
+		defer successor.Close()
 	}
+	v.linger(ctx)
+	v.left.Store(true)
+	if v.stopped.Load() {
+		return nil // Serve has the reason
+	}
+	err := v.http.Shutdown(ctx) // closes what rests and could not be handed on, and waits for the rest
 	v.mu.Lock()
 	n, failure := v.failures, v.failure
 	v.mu.Unlock()
@@ -352,6 +375,7 @@ func (v *serving) leave(ctx context.Context) {
 	}()
 	select {
 	case <-settled:
+	case <-v.done:
 	case <-ctx.Done():
 	}
 }
@@ -369,6 +393,7 @@ func (v *serving) linger(ctx context.Context) {
 	select {
 	case <-empty:
 	case <-late.C:
+	case <-v.done:
 	case <-ctx.Done():
 	}
 	v.each((*conn).dismiss)

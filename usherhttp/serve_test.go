@@ -4,6 +4,7 @@ package usherhttp
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -395,6 +396,90 @@ func TestTheServersOwnEndIsNetHTTPs(t *testing.T) {
 			wantError(t, dialOnce(t, endpoint), fs.ErrNotExist)
 		})
 	}
+}
+
+func TestTheServersOwnEndIsNetHTTPsAlsoWhileItLeaves(t *testing.T) {
+	for name, end := range map[string]func(*http.Server){
+		"closed":    func(s *http.Server) { s.Close() },
+		"shut down": func(s *http.Server) { go s.Shutdown(context.Background()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, endpoint := newDoor(t, true), faults.Endpoint(t)
+			d.route("shop", endpoint)
+			leaving := make(chan struct{})
+			b := startBackend(t, endpoint, "first", func(s *Server) {
+				s.ShutdownTimeout = -1
+				s.Leaving = func() {
+					close(leaving)
+					end(s.HTTP)
+				}
+			})
+			c := dialDoor(t, d)
+			c.send(t, request("shop", "/wait"))
+			<-b.in
+			startBackend(t, endpoint, "second", nil)
+			<-leaving
+			wantError(t, b.ended(t), http.ErrServerClosed) // though a handler runs
+			close(b.gate)
+		})
+	}
+}
+
+func TestAServerServesAtOneEndpoint(t *testing.T) {
+	d, endpoint := newDoor(t, true), faults.Endpoint(t)
+	d.route("shop", endpoint)
+	var s *http.Server
+	startBackend(t, endpoint, "first", func(server *Server) { s = server.HTTP })
+	c := dialDoor(t, d)
+	c.awaitServer(t, "first")
+	other := faults.Endpoint(t)
+	err := Serve(t.Context(), must(usher.Listen(other))(t), s)
+	if err == nil || !strings.Contains(err.Error(), "serves once") {
+		t.Errorf("the error at a second one is %v", err)
+	}
+	wantError(t, dialOnce(t, other), fs.ErrNotExist)
+	c.awaitServer(t, "first")
+}
+
+func TestAServerForTLSWithoutCertificatesSaysSo(t *testing.T) {
+	l := must(usher.Listen(faults.Endpoint(t)))(t)
+	err := Serve(t.Context(), l, &http.Server{TLSConfig: new(tls.Config)})
+	if err == nil || !strings.Contains(err.Error(), "no certificates") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// TestNothingIsWrittenOnAConnectionThatIsGone is about one that was reclaimed by a process without a descriptor to spare: what net/http had
+// is the same connection as that which is served anew.
+func TestNothingIsWrittenOnAConnectionThatIsGone(t *testing.T) {
+	d, endpoint := newDoor(t, true), faults.Endpoint(t)
+	d.route("shop", endpoint)
+	had := make(chan *conn, 1)
+	startBackend(t, endpoint, "first", func(s *Server) {
+		s.HTTP.ConnContext = func(ctx context.Context, nc net.Conn) context.Context {
+			had <- nc.(*conn)
+			return ctx
+		}
+	})
+	client := dialDoor(t, d)
+	client.awaitServer(t, "first")
+	client.send(t, "GET /2 HTTP/1.1\r\nHost: sh")
+	c := <-had
+	c.mu.Lock()
+	c.gone = true
+	c.mu.Unlock()
+	_, err := io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
+	wantError(t, err, net.ErrClosed)
+	c.SetDeadline(aLongTimeAgo)
+	c.Close()
+	if _, err := io.WriteString(c.Conn, "still open"); err != nil {
+		t.Error(err)
+	}
+	c.Conn.CloseWrite()
+	if all, err := io.ReadAll(client.r); err != nil || string(all) != "still open" {
+		t.Errorf("the client has got %q, %v", all, err)
+	}
+	c.Conn.Close()
 }
 
 func TestAHijackedConnectionIsTheHandlers(t *testing.T) {
