@@ -1,6 +1,6 @@
 // Hello is a web server that takes its connections from a front door: run it with the name of its endpoint,
 // as "hello shop", beside "usher serve". On SIGTERM or SIGINT, and when another process replaces it, it takes
-// no more, answers the requests that it has, hands on the connections that stay open, and ends.
+// no more, answers the requests that it has, hands on the connections that stay open, and ends. A second signal ends it at once.
 package main
 
 import (
@@ -21,7 +21,7 @@ func main() {
 		log.Fatal("usage: hello ENDPOINT")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // so that a second signal ends the process at once
 	// Replace lets a new version start while the old one runs: no connection finds nobody.
 	l, err := (&usher.ListenConfig{Replace: true}).Listen(os.Args[1])
 	if err != nil {

@@ -5,12 +5,14 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -70,6 +72,35 @@ func TestNewVersionsTakeOverUnderLoad(t *testing.T) {
 	}
 	if err := version.Wait(); err != nil {
 		t.Error("a version that was to end: ", err)
+	}
+}
+
+// The server waits for the first request of a connection that it has just claimed; who asks twice does not.
+func TestASecondSignalEndsItAtOnce(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("there is no such thing")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	endpoint := faults.Endpoint(t)
+	hello := startHello(t, endpoint)
+	target := dial(ctx, t, endpoint)
+	defer target.Close()
+	connect(ctx, t, target)
+	ended := make(chan error, 1)
+	go func() { ended <- hello.Wait() }()
+	for {
+		if err := hello.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-ended:
+			if err == nil {
+				t.Error("it has ended as if it had been asked once")
+			}
+			return
+		case <-time.After(time.Millisecond):
+		}
 	}
 }
 

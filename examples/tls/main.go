@@ -26,7 +26,7 @@ func main() {
 		log.Fatal(err)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // so that a second signal ends the process at once
 	l, err := (&usher.ListenConfig{Replace: true}).Listen(os.Args[1])
 	if err != nil {
 		log.Fatal(err)
