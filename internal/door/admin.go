@@ -98,15 +98,16 @@ func (a *adminServer) resume() {
 	}
 }
 
-// leave is stop for when another door serves. The socket's file, if it has one, is that door's if the socket is.
+// leave is stop for when another door serves, and does not wait for who is being answered. The socket's file, if it has one, is
+// that door's if the socket is.
 func (a *adminServer) leave() {
 	if a == nil {
 		return
 	}
 	if a.shared {
-		a.l.leaveFile()
+		a.l.leaveFile() // before anybody can call stop
 	}
-	a.stop()
+	a.door.background.Go(a.stop)
 }
 
 func (a *adminServer) stop() {

@@ -101,7 +101,6 @@ type Door struct {
 	replaced  chan struct{}         // closed when another door serves in the place of this one
 	successor atomic.Pointer[child] // which serves then, if this one has started it
 	missed    chan struct{}         // tells of a reload that was refused for a takeover that failed
-	drained   chan struct{}         // closed when this one has no connection any more
 
 	peeking atomic.Pointer[usher.Listener] // for what the door before this one had in the peek phase
 
@@ -128,7 +127,7 @@ func Start(o Options) (_ *Door, err error) {
 		options: o, log: o.Log, started: time.Now(),
 		id: newRunID(), endpoints: make(map[string][]*endpoint), backends: make(map[string]*backends),
 		reserve: reserve{size: forTakers}, spare: reserve{size: forConns},
-		replaced: make(chan struct{}), missed: make(chan struct{}, 1), drained: make(chan struct{}),
+		replaced: make(chan struct{}), missed: make(chan struct{}, 1),
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -369,7 +368,7 @@ func (d *Door) Shutdown(ctx context.Context) error {
 		l.Close() // what comes from the door before goes on there
 	}
 	err := d.waitForWork(ctx)
-	close(d.drained)
+	d.kill() // at once: what a taker gave back from now on would be nobody's
 	d.control.close()
 	d.plan.release()
 	<-d.plan.unused
@@ -377,7 +376,6 @@ func (d *Door) Shutdown(ctx context.Context) error {
 	d.watch.close()
 	d.admin.stop()
 	d.passed.close()
-	d.kill()
 	d.background.Wait()
 	d.reserve.close()
 	d.spare.close()
@@ -399,6 +397,9 @@ func (d *Door) waitForWork(ctx context.Context) error {
 	d.kill()
 	d.cutEndpoints()
 	<-done
+	if n == 0 { // only the next door was to be given something yet
+		return nil
+	}
 	return fmt.Errorf("closed %d connections that had not ended: %w", n, ctx.Err())
 }
 

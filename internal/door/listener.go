@@ -49,16 +49,17 @@ type listenerSettings struct {
 	stats   *listenerStats
 }
 
-// listenerFor returns the listener that there is for an address, or opens one. others are those that the new
-// plan has already: an address with the port 0 may be there several times. d.reloading is held.
-func (d *Door) listenerFor(lc *config.Listener, others []*listener) (*listener, error) {
+// listenerFor returns the listener that there is for one of p's, or opens one: an address with the port 0 may be there
+// several times. d.reloading is held.
+func (p *plan) listenerFor(lc *config.Listener) (*listener, error) {
+	d := p.door
 	if d.plan != nil {
 		var found *listener
 		for _, l := range d.plan.listeners {
-			if l.address != lc.Address || slices.Contains(others, l) {
+			if l.address != lc.Address || slices.Contains(p.listeners, l) {
 				continue
 			}
-			if found == nil || l.settings.Load().Name == lc.Name {
+			if name := l.settings.Load().Name; name == lc.Name || found == nil && !p.names(lc.Address, name) {
 				found = l
 			}
 		}
@@ -67,7 +68,7 @@ func (d *Door) listenerFor(lc *config.Listener, others []*listener) (*listener, 
 		}
 	}
 	d.waitForStopped(lc.Address)
-	nl, err := d.open(lc.Address, lc.Name)
+	nl, err := p.open(lc)
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +84,11 @@ func (d *Door) listenerFor(lc *config.Listener, others []*listener) (*listener, 
 	l := &listener{door: d, address: lc.Address, from: from, ended: make(chan struct{})}
 	l.settings.Store(l.with(lc))
 	return l, nil
+}
+
+// names says whether a listener of p at an address has a name: what there is of that name is for it, and for no other.
+func (p *plan) names(address, name string) bool {
+	return slices.ContainsFunc(p.config.Listeners, func(l config.Listener) bool { return l.Address == address && l.Name == name })
 }
 
 // waitForStopped waits for a listener at an address that a reload has stopped, and another wants back.
@@ -109,17 +115,18 @@ const systemdPrefix = "systemd:"
 
 func isPassed(address string) bool { return strings.HasPrefix(address, systemdPrefix) }
 
-func (d *Door) open(address, listener string) (net.Listener, error) {
-	if name, ok := strings.CutPrefix(address, systemdPrefix); ok {
+func (p *plan) open(lc *config.Listener) (net.Listener, error) {
+	d := p.door
+	if name, ok := strings.CutPrefix(lc.Address, systemdPrefix); ok {
 		return d.passed.take(name)
 	}
-	if l := d.inherited.take(address, listener); l != nil {
+	if l := d.inherited.take(lc, p.names); l != nil {
 		return l, nil
 	}
 	// Not MPTCP, which is package net's default: not all kernels pass on to connections what is set on the listener then.
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false)
-	return d.insist(func() (net.Listener, error) { return lc.Listen(context.Background(), "tcp", address) })
+	var how net.ListenConfig
+	how.SetMultipathTCP(false)
+	return d.insist(func() (net.Listener, error) { return how.Listen(context.Background(), "tcp", lc.Address) })
 }
 
 // insist calls listen until the address is free, for as long as the options say when the door starts.

@@ -140,7 +140,7 @@ func (p *plan) newTarget(route string, t *config.Target) (*targetPlan, error) {
 func (p *plan) listen() error {
 	for i := range p.config.Listeners {
 		lc := &p.config.Listeners[i]
-		l, err := p.door.listenerFor(lc, p.listeners)
+		l, err := p.listenerFor(lc)
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", lc.Name, err)
 		}

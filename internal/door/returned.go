@@ -182,6 +182,7 @@ type work struct {
 	n    int
 	over bool
 	none chan struct{} // closed when the work is over; nil until somebody waits
+	last chan struct{} // closed when one is left and somebody waits; nil unless that one waits for it
 }
 
 // add counts one more, and returns false if the work is over.
@@ -207,7 +208,7 @@ func (w *work) Done() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.n--
-	w.endIfNone()
+	w.tell()
 }
 
 // Go counts f and calls it in a goroutine of its own.
@@ -224,16 +225,32 @@ func (w *work) Wait() {
 	w.mu.Lock()
 	if w.none == nil {
 		w.none = make(chan struct{})
-		w.endIfNone()
+		w.tell()
 	}
 	w.mu.Unlock()
 	<-w.none
 }
 
-// endIfNone is called with w.mu held.
-func (w *work) endIfNone() {
-	if w.n == 0 && w.none != nil && !w.over {
+// waitAsLast is for one that was counted, to see to the rest: it waits until somebody waits for the end of the work, and there
+// is nothing else. One at a time may call it.
+func (w *work) waitAsLast() {
+	last := make(chan struct{})
+	w.mu.Lock()
+	w.last = last
+	w.tell()
+	w.mu.Unlock()
+	<-last
+}
+
+// tell tells who waits. It is called with w.mu held.
+func (w *work) tell() {
+	switch {
+	case w.none == nil:
+	case w.n == 0 && !w.over:
 		w.over = true
 		close(w.none)
+	case w.n == 1 && w.last != nil:
+		close(w.last)
+		w.last = nil
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"math"
 	"net"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,12 +25,9 @@ type departure struct {
 	moved  atomic.Int64
 }
 
-// surrender offers the connections in the peek phase to the door that takes this one's place, at t, until ctx ends. It returns
-// how many that has claimed. The others go on here, with the time that they have left.
-func (d *Door) surrender(ctx context.Context, t *usher.Target) (moved int) {
-	d.mu.RLock()
-	listeners := d.plan.listeners
-	d.mu.RUnlock()
+// surrender offers the connections in the peek phase of some listeners to the door that takes this one's place, at t, until ctx
+// ends. It returns how many that has claimed. The others go on here, with the time that they have left.
+func (d *Door) surrender(ctx context.Context, t *usher.Target, listeners []*listener) (moved int) {
 	to := &departure{ctx: ctx, to: t}
 	for _, l := range listeners {
 		l.waiting.callAll(to)
@@ -160,18 +156,15 @@ type detached struct {
 	Conn *ipc.Conn `json:"-"`
 }
 
-// detach ends the channels to takers, and returns those on which there is something to come, whose Conn is the caller's to
-// close. Offers that are open are waited for until ctx ends. What the door still hands over from then on goes over new channels.
-// On Windows no channel can change hands: there detach does nothing.
-func (d *Door) detach(ctx context.Context) (all []detached, err error) {
-	if runtime.GOOS == "windows" {
-		return nil, nil
-	}
+// detach ends targets that were given up, and returns the channels on which there is something to come, whose Conn is the caller's
+// to close. Offers that are open are waited for until ctx ends. What the door still hands over from then on goes over new channels.
+func (d *Door) detach(ctx context.Context, targets map[*usher.Target]parting) (all []detached, err error) {
 	var mu sync.Mutex
 	var each sync.WaitGroup
-	for t, of := range d.giveUpTargets() {
+	for t, of := range targets {
 		each.Go(func() {
 			channels, detachErr := t.Detach(ctx)
+			d.partings.remove(t)
 			mu.Lock()
 			defer mu.Unlock()
 			if detachErr != nil && !errors.Is(detachErr, net.ErrClosed) { // closed: its takers have told all
@@ -190,9 +183,9 @@ func (d *Door) detach(ctx context.Context) (all []detached, err error) {
 
 // giveUpTargets takes their targets from the endpoints, and adds those that make no offers already.
 func (d *Door) giveUpTargets() map[*usher.Target]parting {
-	all := d.partings.all()
 	d.mu.RLock()
 	defer d.mu.RUnlock()
+	all := d.partings.all() // under the lock: what an endpoint lets go meanwhile is in one or the other
 	for _, there := range d.endpoints {
 		for _, e := range there {
 			if t := e.giveUpTarget(); t != nil {

@@ -113,7 +113,9 @@ func (h *house) peeking(n int) {
 }
 
 // surrender has the old door surrender what it can, until ctx ends.
-func (s *succession) surrender(ctx context.Context) int { return s.old.door.surrender(ctx, s.way) }
+func (s *succession) surrender(ctx context.Context) int {
+	return s.old.door.surrender(ctx, s.way, s.old.door.plan.listeners)
+}
 
 func TestConnectionsOfThePeekPhaseGoToTheNextDoor(t *testing.T) {
 	for _, c := range []struct{ name, options, before, after, want string }{

@@ -427,6 +427,38 @@ func TestNothingIsAddedToWorkThatIsOver(t *testing.T) {
 	w.Wait() // which returns at once
 }
 
+func TestTheLastOfTheWorkSeesToTheRest(t *testing.T) {
+	var w work
+	w.Add(2)
+	alone := make(chan struct{})
+	go func() {
+		for range 2 {
+			w.waitAsLast()
+			alone <- struct{}{}
+		}
+		w.Done()
+	}()
+	eventually(t, "it waits", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.last != nil
+	})
+	w.Done()
+	w.mu.Lock()
+	if w.last == nil {
+		t.Error("it is told though nobody waits for the end")
+	}
+	w.mu.Unlock()
+	over := make(chan struct{})
+	go func() {
+		w.Wait()
+		close(over)
+	}()
+	<-alone
+	<-alone // at once, for there is nothing else still
+	<-over
+}
+
 func TestWhichListenerAConnectionIsOf(t *testing.T) {
 	for _, c := range []struct {
 		listens, local string

@@ -128,7 +128,7 @@ func TestTheLogTellsTheStoryOfAConnection(t *testing.T) {
 // leave has one door leave its channels to takers to another.
 func leave(t testing.TB, from, to *house, want int) {
 	t.Helper()
-	all := must(from.door.detach(t.Context()))(t)
+	all := must(from.door.detach(t.Context(), from.door.giveUpTargets()))(t)
 	if len(all) != want {
 		t.Fatalf("%d channels were detached, want %d", len(all), want)
 	}
@@ -243,7 +243,7 @@ func TestOffersThatAreOpenWhenTheDoorLeavesItsChannelsAreMadeAgain(t *testing.T)
 	eventually(t, "all are on offer", func() bool { return h.endpoint("chat").Takers[0].Open == n })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if all, err := h.door.detach(ctx); len(all) > 0 || err != nil {
+	if all, err := h.door.detach(ctx, h.door.giveUpTargets()); len(all) > 0 || err != nil {
 		t.Errorf("%d channels were detached, on which nothing was claimed; %v", len(all), err)
 	}
 	eventually(t, "all are on offer again", func() bool {
@@ -273,7 +273,7 @@ func TestAConnectionThatHasComeBackDoesNotKeepChannelsFromLeaving(t *testing.T) 
 	h.peeking(1)
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	all := must(h.door.detach(ctx))(t)
+	all := must(h.door.detach(ctx, h.door.giveUpTargets()))(t)
 	if len(all) != 1 || ctx.Err() != nil {
 		t.Errorf("%d channels were detached, want 1; %v", len(all), ctx.Err())
 	}
@@ -284,6 +284,89 @@ func TestAConnectionThatHasComeBackDoesNotKeepChannelsFromLeaving(t *testing.T) 
 	kept.Close()
 }
 
+// TestWhatComesBackWhileTheDoorHandsOnIsServed has it come back when the door has nothing else, to a new door that does not greet.
+func TestWhatComesBackWhileTheDoorHandsOnIsServed(t *testing.T) {
+	h := newHouse(t)
+	shop := must(usher.Listen(h.path("shop")))(t)
+	defer shop.Close()
+	h.openUpgradable(toShop)
+	client, conn := served(t, shop, h.addr("web"), "x.test")
+	f := h.fakeSuccessor()
+	f.sockets()
+	f.say(message{Say: sayReady, Kept: []int{0}})
+	f.hears(sayYours)
+	f.say(message{Say: sayServing})
+	_, way, err := f.hear(t.Context(), timeout, sayLeaving)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.say(message{Say: saySettled})
+	<-h.door.Replaced()
+	ended := make(chan error, 1)
+	go func() { ended <- h.door.Shutdown(context.Background()) }()
+	eventually(t, "it waits for its end", func() bool {
+		h.door.work.mu.Lock()
+		defer h.door.work.mu.Unlock()
+		return h.door.work.none != nil
+	})
+	send(t, client, request11)
+	giveBack(t, conn, "", conn.Info())
+	taken := make(chan net.Conn, 1)
+	go func() {
+		if c, err := shop.Accept(); err == nil {
+			serveOne(t, c, "again")
+			taken <- c
+		}
+	}()
+	if got := answered(t, bufio.NewReader(client)); got != "again" {
+		t.Errorf("the client is told %q", got)
+	}
+	way.Close()
+	_, target, err := f.hear(t.Context(), timeout, sayTarget)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target.Close()
+	(<-taken).Close() // only now, or there would be no channel to pass on
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNothingComesBackToADoorThatHasNothingMoreToDo has whoever is answered at its admin address hold up its end.
+func TestNothingComesBackToADoorThatHasNothingMoreToDo(t *testing.T) {
+	h := newHouse(t)
+	shop := must(usher.Listen(h.path("shop")))(t)
+	defer shop.Close()
+	h.open(toShop + "admin: 127.0.0.1:0\n")
+	client, conn := served(t, shop, h.addr("web"), "x.test")
+	e := h.door.endpoints[h.path("shop")][0]
+	h.door.admin.served.Add(1)
+	release := sync.OnceFunc(h.door.admin.served.Done)
+	defer release()
+	ended := make(chan error, 1)
+	go func() { ended <- h.door.Shutdown(context.Background()) }()
+	eventually(t, "its channels are closed", func() bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.closed && len(h.door.partings.all()) == 0
+	})
+	o := must(usher.NewOffer(conn, nil, conn.Info()))(t)
+	if err := o.HandBack(t.Context()); err == nil {
+		t.Error("the door has it back")
+	} else {
+		send(t, client, request11)
+		serveOne(t, must(o.Reclaim())(t), "again")
+		if got := answered(t, bufio.NewReader(client)); got != "again" {
+			t.Errorf("the client is told %q", got)
+		}
+	}
+	release()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestADoorThatEndsAttachesNothing(t *testing.T) {
 	s := newSuccession(t, "", twoHosts)
 	shop := must(usher.Listen(s.old.path("shop")))(t)
@@ -291,7 +374,7 @@ func TestADoorThatEndsAttachesNothing(t *testing.T) {
 	served(t, shop, s.addr, "a.test")
 	s.open()
 	s.next.shut()
-	all := must(s.old.door.detach(t.Context()))(t)
+	all := must(s.old.door.detach(t.Context(), s.old.door.giveUpTargets()))(t)
 	if len(all) != 1 {
 		t.Fatalf("%d channels were detached, want 1", len(all))
 	}
@@ -306,7 +389,7 @@ func TestAChannelWithoutItsStateIsNotAttached(t *testing.T) {
 	defer shop.Close()
 	served(t, shop, s.addr, "a.test")
 	s.open()
-	x := must(s.old.door.detach(t.Context()))(t)[0]
+	x := must(s.old.door.detach(t.Context(), s.old.door.giveUpTargets()))(t)[0]
 	x.State = []byte("none")
 	if err := s.next.door.attach(x); err == nil || !strings.Contains(err.Error(), "shop") {
 		t.Errorf("%v, want an error that names the endpoint", err)

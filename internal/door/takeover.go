@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-usher/usher/internal/config"
 	"github.com/go-usher/usher/ipc"
 )
 
@@ -218,14 +219,15 @@ type inheritedSocket struct {
 	index int          // of those from the door before; -1 for any other
 }
 
-// take returns the socket of a listener at an address, nil if there is none. It is the caller's.
-func (s inheritedSockets) take(address, listener string) net.Listener {
+// take returns the socket of a listener, nil if there is none. It is the caller's. There may be several with the port 0; named
+// says for which names at an address there are listeners.
+func (s inheritedSockets) take(lc *config.Listener, named func(address, name string) bool) net.Listener {
 	found := -1
 	for i := range s {
-		if s[i].l == nil || s[i].Admin || s[i].Passed || s[i].Address != address {
+		if s[i].l == nil || s[i].Admin || s[i].Passed || s[i].Address != lc.Address {
 			continue
 		}
-		if found < 0 || s[i].Listener == listener { // there may be several with the port 0
+		if name := s[i].Listener; name == lc.Name || found < 0 && !named(lc.Address, name) {
 			found = i
 		}
 	}

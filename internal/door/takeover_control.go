@@ -58,13 +58,14 @@ type control struct {
 }
 
 // useControl listens at the control endpoint of a configuration, in the place of whoever does if replace is set, and no
-// longer at another. A door that cannot serves all the same. d.reloading is held.
+// longer at another. One whose socket somebody has removed, with its folder perhaps, has one again. A door that cannot serves all
+// the same. d.reloading is held.
 func (d *Door) useControl(c *config.Config, replace bool) {
 	if !canTakeOver {
 		return
 	}
 	path, err := ControlPath(d.controlName(c), c.Endpoints.Dir)
-	if err == nil && d.control != nil && d.control.path == path {
+	if err == nil && d.control != nil && d.control.path == path && !isRemoved(path) {
 		return
 	}
 	var next *control
@@ -81,6 +82,11 @@ func (d *Door) useControl(c *config.Config, replace bool) {
 	}
 	d.control = next
 	d.log.Debug("control endpoint", "control", path)
+}
+
+func isRemoved(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 func (d *Door) controlName(c *config.Config) string {
@@ -176,7 +182,9 @@ func (d *Door) answer(life context.Context, t talk) {
 	}
 	h.of(t, &m)
 	if err := h.run(t); err != nil {
-		d.log.Error("no other door has taken over; this one serves on", "pid", h.pid, "build", h.build, "error", err)
+		if !errors.Is(err, errShutDown) { // which the log tells of, and is no failure
+			d.log.Error("no other door has taken over; this one serves on", "pid", h.pid, "build", h.build, "error", err)
+		}
 		return
 	}
 	h.handOn()
@@ -189,7 +197,12 @@ func (d *Door) answerUpgrade(t talk) {
 		t.fail(err)
 		return
 	}
-	if err := h.runWithChild(); err != nil {
+	err = h.runWithChild()
+	if errors.Is(err, errShutDown) {
+		t.fail(err)
+		return
+	}
+	if err != nil {
 		d.log.Error("the upgrade has failed; this door serves on", "pid", h.pid, "error", err)
 		t.fail(fmt.Errorf("the new door has failed, and the old one serves on: %w", err))
 		return
@@ -279,6 +292,9 @@ func Upgrade(ctx context.Context, control, build string) (pid int, newBuild stri
 		return 0, "", err
 	}
 	m, got, err := t.hear(ctx, forEver, sayDone)
+	if errors.Is(err, errOtherGone) {
+		err = fmt.Errorf("the door at %s has ended", control)
+	}
 	if err != nil {
 		return 0, "", err
 	}

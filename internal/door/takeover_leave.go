@@ -139,6 +139,7 @@ func (h *handover) run(t talk) error {
 		return err
 	}
 	h.leave(t)
+	h.door.work.Add(1) // handOn: what comes back until it is done is this door's to serve
 	h.finish(true)
 	return nil
 }
@@ -284,7 +285,7 @@ func (h *handover) leave(t talk) {
 		}
 		l.close()
 	}
-	d.background.Go(d.admin.leave) // who is being answered there is not to delay the rest
+	d.admin.leave()
 	d.log.Info("another door serves now; this one ends when its connections have",
 		"pid", h.pid, "build", h.build, "connections", d.stats.open.Load())
 	h.after = t
@@ -322,14 +323,17 @@ const (
 
 // handOn gives the new door what this one still has and can give: connections in the peek phase, and its channels to takers,
 // so that the ends of connections are reported, and connections given back, there. It returns when this door has none of either
-// any more, for a connection that stayed here may yet be handed over.
+// any more, for a connection that stayed here, or comes back meanwhile, may yet be handed over.
 func (h *handover) handOn() {
 	defer h.after.c.Close()
+	defer h.door.work.Done()
 	h.surrender()
 	h.passOn()
 	h.detach()
-	<-h.door.drained
-	h.detach()
+	h.door.work.waitAsLast()
+	for h.detach() {
+		h.door.work.waitAsLast()
+	}
 }
 
 // passOn gives the new door the channels to the doors before this one.
@@ -355,14 +359,21 @@ func (h *handover) surrender() {
 		return
 	}
 	defer t.Close()
-	moved := h.door.surrender(ctx, t)
+	moved := h.door.surrender(ctx, t, h.shared())
 	h.door.log.Debug("connections in the peek phase have gone to the new door", "connections", moved)
 }
 
-func (h *handover) detach() {
+// shared are the listeners that the new door has, too. To it a connection of another would be nobody's.
+func (h *handover) shared() []*listener {
+	return slices.DeleteFunc(slices.Clone(h.door.plan.listeners), func(l *listener) bool { return !l.shared })
+}
+
+// detach returns false if there was no channel: then nothing can have come back meanwhile.
+func (h *handover) detach() bool {
 	ctx, cancel := context.WithTimeout(h.door.life, detachTime)
 	defer cancel()
-	all, err := h.door.detach(ctx)
+	targets := h.door.giveUpTargets()
+	all, err := h.door.detach(ctx, targets)
 	if err != nil {
 		h.door.log.Warn("not all channels to takers can be left to the new door", "error", err)
 	}
@@ -373,6 +384,7 @@ func (h *handover) detach() {
 			h.door.log.Warn("the ends of a taker's connections will not be heard of", "endpoint", all[i].Name, "error", err)
 		}
 	}
+	return len(targets) > 0
 }
 
 // Sockets returns the sockets of the door's listeners by the addresses of the configuration, without those that its parent

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -379,6 +380,63 @@ func TestAConnectionInThePeekPhaseGoesToTheNewDoor(t *testing.T) {
 		t.Errorf("the client is told %q", got)
 	}
 	next.expect("all", admin.HandedOver, 1)
+}
+
+// TestAConnectionInThePeekPhaseOfAListenerThatTheNewDoorDoesNotHaveStays has its client go on when the old door has handed on.
+func TestAConnectionInThePeekPhaseOfAListenerThatTheNewDoorDoesNotHaveStays(t *testing.T) {
+	h := newHouse(t)
+	h.take("shop", whoami("shop"), nil)
+	h.openUpgradable(`listeners: [{name: web, address: "127.0.0.1:0"}, {name: old, address: "127.0.0.1:0"}]` + "\n" + toShop)
+	client, other := raw(t, h.addr("old")), raw(t, h.addr("web"))
+	for i, c := range []net.Conn{other, client} {
+		send(t, c, "GET / HTTP/1.1\r\nHost: x.te")
+		eventually(t, "it is in the peek phase", func() bool { return h.door.Status().Listeners[i].Peeking == 1 })
+	}
+	next := h.next()
+	if err := next.takeOver(toShop); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the new door has the other", func() bool { return next.door.Status().Listeners[0].Peeking == 1 })
+	for _, c := range []net.Conn{client, other} {
+		send(t, c, "st\r\nConnection: close\r\n\r\n")
+		if got := rest(t, c); !strings.Contains(got, "shop serves x.test") {
+			t.Errorf("a client is told %q", got)
+		}
+	}
+	h.expect("all", admin.HandedOver, 1)
+	next.expect("all", admin.HandedOver, 1)
+}
+
+// TestAListenerKeepsItsSocketWhateverOthersThereAre has others come and go at the port 0.
+func TestAListenerKeepsItsSocketWhateverOthersThereAre(t *testing.T) {
+	h := newHouse(t)
+	h.openUpgradable(`listeners: [{name: web, address: "127.0.0.1:0"}, {name: more, address: "127.0.0.1:0"}]` + "\n" + toShop)
+	web, more := h.addr("web"), h.addr("more")
+	yaml := func(names ...string) string {
+		return `listeners: [{address: "127.0.0.1:0", name: ` + strings.Join(names, `}, {address: "127.0.0.1:0", name: `) + "}]\n" + toShop
+	}
+	for _, names := range [][]string{{"first", "web", "more"}, {"more", "web"}, {"second", "more", "third", "web"}} {
+		next := h.next()
+		if err := next.takeOver(yaml(names...)); err != nil {
+			t.Fatal(err)
+		}
+		h = next
+		for i := range 2 {
+			if gotWeb, gotMore := h.addr("web"), h.addr("more"); gotWeb != web || gotMore != more {
+				t.Errorf("with %v they listen at %s and %s, want %s and %s", names, gotWeb, gotMore, web, more)
+			}
+			names = append([]string{fmt.Sprint("reloaded", i)}, names...)
+			if err := h.door.Reload(h.config(yaml(names...))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := h.door.Reload(h.config(yaml("new", "more"))); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.addr("more"); got != more {
+		t.Errorf("it listens at %s, want %s", got, more)
+	}
 }
 
 func TestTheNewDoorHearsOfTheEndsOfTheOldOnesConnections(t *testing.T) {
@@ -820,6 +878,29 @@ func TestADoorThatIsToldToEndEndsTheTakeoverFirst(t *testing.T) {
 	}
 }
 
+// TestAnUpgradeOfADoorThatIsToldToEndIsNoFailureOfTheNewOne ends it while the successor, which a shell plays, does not start.
+func TestAnUpgradeOfADoorThatIsToldToEndIsNoFailureOfTheNewOne(t *testing.T) {
+	h := newHouse(t)
+	started := make(chan struct{})
+	h.start(Options{Config: h.config(toShop), Control: h.name("door"), Successor: func() *exec.Cmd {
+		close(started)
+		return exec.Command("sleep", "60")
+	}})
+	said := make(chan error, 1)
+	go func() {
+		_, _, err := Upgrade(context.Background(), h.control(), "x")
+		said <- err
+	}()
+	<-started
+	h.shut()
+	if err := <-said; err == nil || err.Error() != errShutDown.Error() {
+		t.Errorf("the upgrade ends with %v, want %v", err, errShutDown)
+	}
+	if strings.Contains(h.log.String(), "serves on") {
+		t.Error("by its log it serves on")
+	}
+}
+
 func TestANewDoorThatCannotStartIsToldOf(t *testing.T) {
 	h := newHouse(t)
 	faults.NoLeak(t)
@@ -952,6 +1033,26 @@ func TestTheControlEndpointFollowsTheConfiguration(t *testing.T) {
 			t.Errorf("at %s a door answers: %v", name, err)
 		}
 	}
+}
+
+func TestAReloadMakesTheControlEndpointAgainIfItWasRemoved(t *testing.T) {
+	h := newHouse(t)
+	h.take("shop", whoami("shop"), nil)
+	h.openUpgradable(toShop)
+	if err := os.RemoveAll(filepath.Dir(h.control())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := TakeOver(context.Background(), h.control(), ""); !errors.Is(err, ErrNoDoor) {
+		t.Errorf("TakeOver returns %v, want %v", err, ErrNoDoor)
+	}
+	if err := h.door.Reload(h.config(toShop)); err != nil {
+		t.Fatal(err)
+	}
+	next := h.next()
+	if err := next.takeOver(toShop); err != nil {
+		t.Fatal(err)
+	}
+	expectAnswer(t, next.addr("web"), "shop")
 }
 
 func TestWhereNoDoorRunsThereIsNoneToTakeOverFrom(t *testing.T) {
