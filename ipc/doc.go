@@ -1,7 +1,7 @@
 // Package ipc passes messages between processes on one machine, and with them live connections,
 // listeners and open files.
 //
-// A message is a slice of bytes and any number of attachments. What is attached arrives as a new
+// A message is a slice of bytes and some attachments, both within [Limits]. What is attached arrives as a new
 // handle to the same kernel object: a TCP connection is the same connection, a file has the same
 // offset. The sender's own handle stays the sender's, to use (see below for Windows) and to close.
 //

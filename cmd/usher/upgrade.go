@@ -30,7 +30,8 @@ func newUpgradeCommand() *cobra.Command {
 		Use:   "upgrade",
 		Short: "Replace the running door by a new one, of this program and configuration, without a gap",
 		Long: `Ask the running door to start its successor, with the program that is now where its own was and with the
-arguments that it was started with itself, and wait until that serves in its place.
+arguments and the environment that it was started with itself, and wait until that serves in its place.
+This cannot be done on Windows.
 
 If the new door does not come up, as with a configuration that is wrong, the old one serves on, and the exit
 code is 1. The door is found at its control endpoint: --control, else control of the configuration.`,
