@@ -15,6 +15,9 @@ func sameUser(p Peer) error {
 	if p.UID == os.Geteuid() || p.UID == 0 {
 		return nil
 	}
+	if os.Geteuid() == 0 {
+		return fmt.Errorf("process %d belongs to user %d, not to root", p.PID, p.UID)
+	}
 	return fmt.Errorf("process %d belongs to user %d, neither root nor %d", p.PID, p.UID, os.Geteuid())
 }
 

@@ -65,7 +65,7 @@ func main() {
 
 func run(endpoint string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // so that a second signal ends the process at once
 	s, err := start(ctx, endpoint)
 	if err != nil {
 		return err

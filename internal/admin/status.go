@@ -34,7 +34,7 @@ type ConfigStatus struct {
 	Path string `json:"path,omitempty"`
 	// Loaded is when the configuration in force was loaded.
 	Loaded time.Time `json:"loaded"`
-	// Reloads and Failures count the tries to load it anew.
+	// Reloads counts the tries to load it anew, Failures those of them that failed.
 	Reloads  uint64 `json:"reloads"`
 	Failures uint64 `json:"failures"`
 	// Error is why the last try failed; empty if it did not.

@@ -264,13 +264,12 @@ func (d *Door) ReloadFailed(err error) { d.noteReload(err) }
 func (d *Door) noteReload(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.status.Reloads++
+	d.status.Error = ""
 	if err != nil {
 		d.status.Failures++
 		d.status.Error = err.Error()
-		return
 	}
-	d.status.Reloads++
-	d.status.Error = ""
 }
 
 // apply makes a plan of c, opens what is new in it, swaps it in, and lets go what the old one alone used. d.reloading is

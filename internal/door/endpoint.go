@@ -439,6 +439,9 @@ func (e *endpoint) reported(r usher.Report, since time.Time) {
 	if host == "" {
 		host = r.Info.ServerName
 	}
+	if r.Missed > 0 {
+		e.door.log.Warn("a taker has not kept reports that this door was slow to read", "endpoint", e.name, "pid", r.Taker.PID, "connections", r.Missed)
+	}
 	e.door.ended(route, ending{
 		id: cut(r.Info.ID), client: client, host: cut(host), target: e.name,
 		received: min(r.Received, maxReported), sent: min(r.Sent, maxReported),

@@ -69,7 +69,7 @@ func TestAReloadThatFailsChangesNothing(t *testing.T) {
 	if _, body, err := get(httpClient(t, addr, nil), "http://x.test/"); err != nil || !strings.HasPrefix(body, "shop") {
 		t.Errorf("%q, %v; want shop as before", body, err)
 	}
-	if s := h.door.Status(); s.Config.Failures != 1 || s.Config.Error == "" || !s.Ready {
+	if s := h.door.Status(); s.Config.Reloads != 1 || s.Config.Failures != 1 || s.Config.Error == "" || !s.Ready {
 		t.Errorf("after a reload that failed: %+v, ready %v", s.Config, s.Ready)
 	}
 }
