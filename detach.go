@@ -48,7 +48,7 @@ func (t *Target) Detach(ctx context.Context) ([]*Detached, error) {
 		wg.Go(func() { all[i] = g.detach(ctx) })
 	}
 	wg.Wait()
-	t.awaitCalls(ctx)
+	t.calls.await(ctx)
 	var detached []*Detached
 	for _, d := range all {
 		if d != nil {
@@ -197,9 +197,10 @@ func (t *Target) resume(c *ipc.Conn, state []byte) (*giving, error) {
 	}
 	g := &giving{
 		c: c, taker: taker, hooks: t.hooks(), reports: true, patient: s.patient, returns: s.returns, parted: s.parted, saidDone: s.saidDone,
-		isEnded: true, err: errTargetShutDown, stays: true, owed: s.owed,
+		err: errTargetShutDown, stays: true, owed: s.owed,
 		ended: make(chan struct{}), wrote: make(chan struct{}), gone: make(chan struct{}),
 	}
+	g.isEnded.Store(true)
 	close(g.ended)
 	go g.write()
 	go g.read()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -46,8 +47,9 @@ type giving struct {
 	sendMu sync.Mutex // held while an offer is sent
 	buf    []byte     // for it
 
+	isEnded atomic.Bool // set while mu is held, when err is
+
 	mu      sync.Mutex
-	isEnded bool
 	back    *Listener // for what the taker hands back; nil until it wants to
 	dropped bool      // it may not any more: the target is closed
 	slots   [MaxOpen]slot
@@ -62,11 +64,10 @@ type giving struct {
 	due     time.Time       // when it goes off; zero if it is not set
 }
 
-// decision is an outcome that is to be told when giving.mu is not held any more: so that a Handoff which goes on to another channel
-// then finds this one ended, if it is.
+// decision is an outcome of which a function is to be told. That is done when giving.mu is not held any more.
 type decision struct {
 	o    *Offer
-	done func(time.Time, error) // nil if Handoff waits
+	done func(time.Time, error)
 	at   time.Time
 	err  error
 }
@@ -77,7 +78,7 @@ type hooks struct {
 	patient  bool
 	ended    func(Report)
 	returned func(*Conn)                     // called in a goroutine of its own
-	calls    *sync.WaitGroup                 // of it, and who makes them
+	calls    *calls                          // of it, and who makes them
 	lost     func(taker ipc.Peer, why error) // so is this
 }
 
@@ -265,7 +266,7 @@ func (g *giving) open(ctx context.Context, o *Offer) (*slot, error) {
 	}
 	g.mu.Lock()
 	defer g.unlock()
-	if g.isEnded {
+	if g.isEnded.Load() {
 		return nil, g.err
 	}
 	if g.closing {
@@ -317,7 +318,7 @@ func (g *giving) tryHandoff(o *Offer, within time.Duration) bool {
 	}
 	g.mu.Lock()
 	s := &g.slots[i]
-	if g.isEnded || g.closing || g.offerLocked(s, o) != nil {
+	if g.isEnded.Load() || g.closing || g.offerLocked(s, o) != nil {
 		g.unlock()
 		return false
 	}
@@ -386,10 +387,6 @@ func (g *giving) unlock() {
 	g.decided, g.spare = g.spare, nil
 	g.mu.Unlock()
 	for _, d := range decided {
-		if d.done == nil {
-			d.o.outcome <- d.err
-			continue
-		}
 		d.o.end(d.err == nil)
 		d.done(d.at, opError("handoff", g.hooks.addr, d.err))
 	}
@@ -406,6 +403,10 @@ func (g *giving) decideLocked(s *slot, ago time.Duration, err error) {
 	s.offer = nil
 	g.awaited--
 	g.checkSettled()
+	if o.done == nil {
+		o.outcome <- err
+		return
+	}
 	at := time.Now().Add(-ago)
 	if at.Before(s.since) {
 		at = s.since
@@ -481,7 +482,7 @@ func (g *giving) trySend(b []byte, c syscall.Conn) (bool, error) { return g.c.Tr
 func (g *giving) send(s *slot, how func([]byte, syscall.Conn) (bool, error)) bool {
 	g.mu.Lock()
 	if s.state != slotQueued { // withdrawn before it was sent
-		if !g.isEnded {
+		if !g.isEnded.Load() {
 			g.freeLocked(s)
 		}
 		g.mu.Unlock()
@@ -517,7 +518,7 @@ const (
 func (g *giving) notSent(s *slot, t ticket, err error) bool {
 	g.mu.Lock()
 	defer g.unlock()
-	if g.isEnded {
+	if g.isEnded.Load() {
 		return true
 	}
 	if err != nil && !unsent(err) {
@@ -539,7 +540,7 @@ func (g *giving) notSent(s *slot, t ticket, err error) bool {
 	if s.state == slotOpen {
 		g.settle(s, err)
 	}
-	if !g.isEnded { // no answer will come for what was not sent
+	if !g.isEnded.Load() { // no answer will come for what was not sent
 		g.freeLocked(s)
 	}
 	return true
@@ -593,10 +594,10 @@ func (g *giving) take(answers []answer) error {
 	g.mu.Lock()
 	defer g.unlock()
 	for _, a := range answers {
-		if g.isEnded && g.stays {
+		if g.isEnded.Load() && g.stays {
 			return nil
 		}
-		if g.isEnded {
+		if g.isEnded.Load() {
 			return g.err
 		}
 		if err := g.takeOne(a); err != nil {
@@ -637,7 +638,7 @@ func (g *giving) takeOne(a answer) error {
 		}
 		at(stepTold, after)
 	}
-	if !g.isEnded {
+	if !g.isEnded.Load() {
 		g.freeLocked(s)
 	}
 	return nil
@@ -648,7 +649,7 @@ func (g *giving) takeOne(a answer) error {
 func (g *giving) takeReports(m message) error {
 	g.mu.Lock()
 	g.owed -= int64(len(m.reports)) + int64(m.missed)
-	owed, last := g.owed, g.owed == 0 && g.isEnded
+	owed, last := g.owed, g.owed == 0 && g.isEnded.Load()
 	g.mu.Unlock()
 	if owed < 0 {
 		return fmt.Errorf("%w: it reports the ends of more connections than it has claimed", ipc.ErrProtocol)
@@ -719,10 +720,11 @@ func (g *giving) end(err error) (stays bool) {
 }
 
 func (g *giving) endLocked(err error) {
-	if g.isEnded {
+	if g.isEnded.Load() {
 		return
 	}
-	g.isEnded, g.err = true, err
+	g.err = err
+	g.isEnded.Store(true) // before Handoff hears of it, which would take this channel for the next one else
 	g.stays = g.staysAfter(err)
 	for i := range g.slots {
 		if s := &g.slots[i]; s.state == slotQueued || s.state == slotOpen {
@@ -777,7 +779,7 @@ func (g *giving) unclaimed() int {
 		if s.state == slotFree {
 			continue
 		}
-		if s.state == slotOpen && !g.isEnded { // the page is there
+		if s.state == slotOpen && !g.isEnded.Load() { // the page is there
 			if claimed, _ := g.page.isClaimed(s.ticket); claimed {
 				continue
 			}
@@ -789,10 +791,8 @@ func (g *giving) unclaimed() int {
 
 // hasEnded returns why the channel has ended, or nil.
 func (g *giving) hasEnded() error {
-	select {
-	case <-g.ended:
+	if g.isEnded.Load() {
 		return g.err
-	default:
-		return nil
 	}
+	return nil
 }
