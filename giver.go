@@ -32,7 +32,7 @@ type giving struct {
 	out  chan *slot // offers to be sent, at most one a slot
 
 	ended chan struct{} // closed when no more offers can be made
-	err   error         // why; read it after ended
+	err   error         // why; read it after ended, or isEnded
 	stays bool          // the channel stays for reports, some of which are owed; read it after ended
 	wrote chan struct{} // closed when nothing more is written
 	gone  chan struct{} // closed when nothing more is read, nor comes back
