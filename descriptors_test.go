@@ -26,6 +26,7 @@ func init() {
 	roles["copier"] = playCopier
 	roles["starved-giver"] = playStarvedGiver
 	roles["starved-replacer"] = playStarvedReplacer
+	roles["starved-offer"] = playStarvedOffer
 }
 
 // playStarved serves at the endpoint args[0]. For each line on standard input it gives itself no room
@@ -200,6 +201,78 @@ func TestAGiverOutOfDescriptorsTakesNothingBack(t *testing.T) {
 			t.Fatalf("with room for %d the channel has ended", room)
 		}
 	}
+}
+
+// TestAnOfferWithoutADescriptorToSpare is of the connection itself, and is harmed as little by whoever closes that once more.
+func TestAnOfferWithoutADescriptorToSpare(t *testing.T) {
+	faults.NoLeak(t)
+	l := listen(t, usher.ListenConfig{})
+	role := startRole(t, "starved-offer", l.Addr().String())
+	client, server := tcpPair(t)
+	o := newOffer(t, server, "", usher.Info{})
+	if err := dialRole(t, role).Handoff(within(t, timeout), o); err != nil {
+		t.Fatal(err)
+	}
+	if said := role.hear(t); said != "closed" {
+		t.Fatalf("it says %q", said)
+	}
+	c := must(l.Accept())(t)
+	defer c.Close()
+	checkConversation(t, client, c)
+}
+
+// dialRole dials the endpoint that a role has said.
+func dialRole(t *testing.T, role *process) *usher.Target {
+	t.Helper()
+	target := must(usher.Dial(within(t, timeout), role.hear(t)))(t)
+	t.Cleanup(func() { target.Close() })
+	return target
+}
+
+// playStarvedOffer hands the connection that it is handed on to the endpoint args[0], and has no room for another descriptor.
+func playStarvedOffer(args []string) error {
+	path := args[0] + "-starved"
+	l, err := usher.Listen(path)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	target, err := usher.Dial(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	fmt.Println(path)
+	c, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	room, err := faults.LimitDescriptors()
+	if err != nil {
+		return err
+	}
+	if err := room(0); err != nil {
+		return err
+	}
+	o, err := usher.NewOffer(c, nil, usher.Info{})
+	if err != nil {
+		return err
+	}
+	said := "closed"
+	if err := c.Close(); !errors.Is(err, net.ErrClosed) {
+		said = fmt.Sprint("closed twice: ", err)
+	}
+	if _, err := usher.NewOffer(c, nil, usher.Info{}); !errors.Is(err, net.ErrClosed) {
+		said = fmt.Sprint("offered twice: ", err)
+	}
+	fmt.Println(said)
+	if err := target.Handoff(ctx, o); err != nil {
+		return err
+	}
+	io.Copy(io.Discard, os.Stdin)
+	return nil
 }
 
 // playCopier takes two connections at the endpoint args[0]: it sends the first the file args[1], and

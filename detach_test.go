@@ -563,6 +563,61 @@ func TestDetachWaitsForReturned(t *testing.T) {
 	}
 }
 
+// TestNothingComesBackOnceShutdownHasReturned, though another call detaches the target yet, and its taker hands back meanwhile.
+func TestNothingComesBackOnceShutdownHasReturned(t *testing.T) {
+	faults.NoLeak(t)
+	claimed, goOn := make(chan *ipc.Conn, 1), make(chan struct{})
+	taker := newRawTaker(t, 4, 5, func(c *ipc.Conn, words []uint32, slot byte, generation uint32) error {
+		if !claim(words, slot, generation) {
+			return errors.New("the ticket is not there")
+		}
+		claimed <- c
+		err := c.Send(answerMessage(1, slot, 0, generation))
+		<-goOn // and reads nothing more
+		return errors.Join(err, c.Close())
+	})
+	defer close(goOn)
+	target := newHome().dial(t, taker.l.Addr().String())
+	_, server := tcpPair(t)
+	if err := target.Handoff(within(t, timeout), newOffer(t, server, "", usher.Info{})); err != nil {
+		t.Fatal(err)
+	}
+	c := <-claimed
+	for range 4 { // until the channel is full: Detach waits for the one that is being sent
+		_, server := tcpPair(t)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+		defer cancel()
+		o := newOffer(t, server, strings.Repeat("x", usher.MaxPrefix), usher.Info{})
+		wantError(t, target.Handoff(ctx, o), context.DeadlineExceeded, "")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	detached := make(chan []*usher.Detached, 1)
+	go func() {
+		d, _ := target.Detach(ctx)
+		detached <- d
+	}()
+	for err := error(nil); err == nil || !strings.Contains(err.Error(), "the target is closed"); err = target.Connect(ctx) {
+		time.Sleep(time.Millisecond) // until Detach has the channel
+	}
+	wantError(t, target.Shutdown(within(t, timeout)), net.ErrClosed, "")
+	ours, theirs := pair(t)
+	if err := c.Send(head(9, 0, 0, 0), theirs); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	if back, err := new(usher.Dialer).DialOn(within(t, timeout), ours); err == nil {
+		t.Error("a connection can come back")
+		back.Close()
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error(err)
+	}
+	cancel()
+	for _, d := range await(t, detached, "Detach") {
+		d.Conn.Close()
+	}
+}
+
 // TestASuccessorThatTakesNothingBack leaves the connection with the taker, and hears of its end.
 func TestASuccessorThatTakesNothingBack(t *testing.T) {
 	faults.NoLeak(t)

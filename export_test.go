@@ -30,3 +30,6 @@ func Unended(l *Listener) (n int) {
 	}
 	return n
 }
+
+// ErrChannelEnded is in the chain of errors of a Handoff that has gone on to other channels in vain.
+var ErrChannelEnded = errChannelEnded

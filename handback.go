@@ -9,6 +9,7 @@ import (
 	"net"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-usher/usher/ipc"
@@ -186,11 +187,9 @@ func (g *giving) beGivenBack(m *ipc.Message) error {
 	if last != nil {
 		last.Close()
 	}
-	if dropped {
+	if dropped || !g.hooks.calls.begin(func() { g.acceptReturned(l) }) {
 		l.Close()
-		return nil
 	}
-	g.hooks.calls.Go(func() { g.acceptReturned(l) })
 	return nil
 }
 
@@ -236,6 +235,62 @@ func (g *giving) acceptReturned(l *Listener) {
 		if err != nil {
 			return
 		}
-		g.hooks.calls.Go(func() { g.hooks.returned(c.(*Conn)) })
+		g.hooks.calls.begin(func() { g.hooks.returned(c.(*Conn)) })
+	}
+}
+
+// calls counts what runs of a target's Returned, and who makes the calls: as a WaitGroup, but for two things. Whoever waits may give up, and
+// when nobody has to be waited for any more no call begins: a channel that another call of Detach, or of Handoff, still has in hand
+// may bring a connection yet, which stays with its taker then.
+type calls struct {
+	mu   sync.Mutex
+	n    int
+	over bool
+	none chan struct{} // closed when it is over; nil if nobody waits for that
+}
+
+// begin runs f in a goroutine of its own. It returns false if it is over, which it is not while another call runs.
+func (c *calls) begin(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return false
+	}
+	c.n++
+	go func() {
+		defer c.end()
+		f()
+	}()
+	return true
+}
+
+func (c *calls) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n--
+	c.checkOver()
+}
+
+// checkOver is called with c.mu held.
+func (c *calls) checkOver() {
+	if c.n == 0 && c.none != nil && !c.over {
+		c.over = true
+		close(c.none)
+	}
+}
+
+// await waits until no call runs, nor will, and says whether that was before ctx has ended.
+func (c *calls) await(ctx context.Context) bool {
+	c.mu.Lock()
+	if c.none == nil {
+		c.none = make(chan struct{})
+	}
+	c.checkOver()
+	c.mu.Unlock()
+	select {
+	case <-c.none:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }

@@ -58,7 +58,7 @@ const (
 // NewOffer takes c over: a *net.TCPConn, *net.UnixConn (not on Windows), or a [*Conn] or
 // [*ipc.PrefixConn] of one. The connection is the offer's from then on: it is had back by Reclaim, and once
 // it is handed over the offer closes this process's copy. c is closed, so that using it, or closing it once
-// more, harms nobody; only a process that has no descriptor to spare must see to that itself. Of NewOffer and a Close
+// more, harms nobody; only a process that has no descriptor to spare must see to that itself, if c is not a *Conn. Of NewOffer and a Close
 // in another goroutine one succeeds, and the other returns [net.ErrClosed]. No read or
 // write may be pending on c. If NewOffer fails, c stays the caller's, as it was.
 //
@@ -84,6 +84,9 @@ func newOffer(c net.Conn, prefix []byte, info Info) (*Offer, error) {
 	if handed != nil { // who closes it at the same time has come before, with the report, or comes too late
 		handed.closing.Lock()
 		defer handed.closing.Unlock()
+		if handed.closed.Load() {
+			return nil, net.ErrClosed
+		}
 	}
 	switch c := c.(type) {
 	case *Conn:
@@ -110,6 +113,7 @@ func newOffer(c net.Conn, prefix []byte, info Info) (*Offer, error) {
 		return nil, err
 	}
 	if handed != nil {
+		handed.closed.Store(true) // also where there was no descriptor to spare, and what is below is in use
 		o.home = handed.home.Swap(nil)
 		o.tally = handed.tally.Swap(nil)  // so that closing what is left of c reports nothing
 		o.tally.read(-int64(len(prefix))) // whoever reclaims it reads that once more

@@ -117,7 +117,7 @@ type Target struct {
 	life    context.Context
 	end     context.CancelFunc // of life, by Close
 
-	calls sync.WaitGroup // of Returned, and who makes them
+	calls calls // of Returned, and who makes them
 
 	mu     sync.Mutex
 	g      *giving
@@ -375,26 +375,10 @@ func (t *Target) Shutdown(ctx context.Context) error {
 			return opError("shutdown", t.addr, contextError(ctx, "takers have connections whose ends they have not reported"))
 		}
 	}
-	if !t.awaitCalls(ctx) {
+	if !t.calls.await(ctx) {
 		return opError("shutdown", t.addr, contextError(ctx, "a call of Returned has not ended"))
 	}
 	return opError("shutdown", t.addr, err)
-}
-
-// awaitCalls waits until no call of Returned runs, nor will, and says whether that was before ctx has ended. All channels
-// are gone.
-func (t *Target) awaitCalls(ctx context.Context) bool {
-	none := make(chan struct{})
-	go func() {
-		t.calls.Wait()
-		close(none)
-	}()
-	select {
-	case <-none:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // stop makes Handoff fail, and returns the channels that are not gone. The error is net.ErrClosed if the target
