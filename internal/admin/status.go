@@ -81,7 +81,7 @@ type RouteStatus struct {
 
 // Count is a number of connections of a route.
 type Count struct {
-	Listener string  `json:"listener"`
+	Listener string  `json:"listener"` // empty for what a taker has given back and no listener can have accepted
 	Outcome  Outcome `json:"outcome"`
 	N        uint64  `json:"n"`
 }

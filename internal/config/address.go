@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"runtime"
 	"strconv"
 	"strings"
@@ -121,6 +122,36 @@ func checkBackend(s string) error {
 		return fmt.Errorf("%q has port 0, to which nothing can connect", s)
 	}
 	return nil
+}
+
+// checkCheckPath refuses a path that a check could not ask for: it would find every backend unfit.
+func checkCheckPath(s string) error {
+	if !strings.HasPrefix(s, "/") {
+		return fmt.Errorf("%q does not start with a slash", s)
+	}
+	if strings.Contains(s, " ") {
+		return fmt.Errorf("%q has a space, and would not be one word of a request", s)
+	}
+	if strings.Contains(s, "#") {
+		return fmt.Errorf("%q has a fragment, which is never sent", s)
+	}
+	if _, err := url.ParseRequestURI(s); err != nil {
+		return fmt.Errorf("%q is no path of a URL: %w", s, errors.Unwrap(err))
+	}
+	return nil
+}
+
+// checkCheckHost does so for a Host, which may have a port.
+func checkCheckHost(s string) error {
+	if host, port, err := net.SplitHostPort(s); err == nil {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return fmt.Errorf("%q has the port %q: it must be a number up to 65535", s, port)
+		}
+		_, err := route.NormalizeHost(host)
+		return err
+	}
+	_, err := route.NormalizeHost(s)
+	return err
 }
 
 // maxEndpoint is package ipc's.

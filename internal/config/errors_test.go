@@ -197,7 +197,15 @@ var badFiles = []struct {
 	{"checks with a host and no path", shortest + "routes:\n  - proxy: 'a:1'\n    health: {host: a}\n", []string{"4:14: routes[0].health.host: is an option of path: without one the check sends no request"}},
 	{"checks with spaces", shortest + "routes:\n  - proxy: 'a:1'\n    health: {path: /a b, host: a b}\n", []string{
 		`4:20: routes[0].health.path: "/a b" has a space, and would not be one word of a request`,
-		`4:32: routes[0].health.host: "a b" has a space, and would not be one word of a request`,
+		`4:32: routes[0].health.host: host "a b" has ' '; names have letters, digits, '.', '-' and '_'`,
+	}},
+	{"checks that could not be made", shortest + "routes:\n  - proxy: 'a:1'\n    health: {path: /100%, host: a/b}\n", []string{
+		`4:20: routes[0].health.path: "/100%" is no path of a URL: invalid URL escape "%"`,
+		`4:33: routes[0].health.host: host "a/b" has '/'; names have letters, digits, '.', '-' and '_'`,
+	}},
+	{"checks of a part of a page, and a port that is none", shortest + "routes:\n  - proxy: 'a:1'\n    health: {path: '/#a', host: 'a:b'}\n", []string{
+		`4:20: routes[0].health.path: "/#a" has a fragment, which is never sent`,
+		`4:33: routes[0].health.host: "a:b" has the port "b": it must be a number up to 65535`,
 	}},
 	{"a fallback without a target", shortest + "routes:\n  - handoff: a\n    fallback: {}\n", []string{"4:15: routes[0].fallback: no target: it needs one of handoff, proxy and reject: true"}},
 	{"a fallback with two targets", shortest + "routes:\n  - handoff: a\n    fallback: {handoff: b, reject: true}\n", []string{"4:28: routes[0].fallback.reject: a target is either handoff or reject"}},

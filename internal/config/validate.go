@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"slices"
-	"strings"
 
 	"github.com/go-usher/usher/internal/route"
 )
@@ -248,16 +247,19 @@ func (v *validator) kind(p *path, t *Target) string {
 }
 
 func (v *validator) checkHealth(p *path, h *Health) {
-	if h.Path != "" && !strings.HasPrefix(h.Path, "/") {
-		v.failValue(p.key("path"), "%q does not start with a slash", h.Path)
+	if h.Path != "" {
+		if err := checkCheckPath(h.Path); err != nil {
+			v.failValue(p.key("path"), "%v", err)
+		}
 	}
-	if h.Host != "" && !v.has(p.key("path")) {
+	if h.Host == "" {
+		return
+	}
+	if !v.has(p.key("path")) {
 		v.failKey(p.key("host"), "is an option of path: without one the check sends no request")
 	}
-	for key, text := range map[string]string{"path": h.Path, "host": h.Host} {
-		if strings.Contains(text, " ") {
-			v.failValue(p.key(key), "%q has a space, and would not be one word of a request", text)
-		}
+	if err := checkCheckHost(h.Host); err != nil {
+		v.failValue(p.key("host"), "%v", err)
 	}
 }
 

@@ -39,6 +39,7 @@ type conn struct {
 
 	peer    netip.AddrPort // the other end of the connection
 	client  netip.AddrPort // who the connection comes from: peer, or whom a trusted proxy names
+	dialed  netip.AddrPort // where client has connected to, if a trusted proxy names it and no other door or taker had c since
 	trusted bool           // peer is a proxy whose header is believed, and has yet to come
 	counted bool           // in listener.clients, by client
 	limited string         // why it was not admitted when it was accepted
@@ -317,7 +318,7 @@ func (in *inspection) inspectHeader(b []byte) (int, error) {
 	if !header.Source.IsValid() { // the proxy speaks for itself, as health checks do
 		return n, nil
 	}
-	in.conn.client = netip.AddrPortFrom(header.Source.Addr().Unmap(), header.Source.Port())
+	in.conn.client, in.conn.dialed = header.Source, header.Destination
 	if in.refused = in.conn.admit(); in.refused != "" {
 		return 0, errNotAdmitted
 	}
@@ -496,7 +497,11 @@ func (c *conn) handOverTo(e *endpoint, timeout time.Duration) (claimed time.Time
 // backend could be reached. It lets go of the plan when it has one: a connection may be proxied for days, and the
 // plan that has brought it there is not needed for that.
 func (c *conn) proxy(t *targetPlan) bool {
-	to, backend, err := t.backends.pool.Dial(c.door.life, upstream.Addresses{Client: c.client, Local: addrPort(c.nc.LocalAddr())})
+	from := upstream.Addresses{Client: c.client, Local: c.dialed}
+	if !from.Local.IsValid() {
+		from.Local = addrPort(c.nc.LocalAddr())
+	}
+	to, backend, err := t.backends.pool.Dial(c.door.life, from)
 	if err != nil {
 		c.failed = append(c.failed, err)
 		return false

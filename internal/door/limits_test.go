@@ -3,6 +3,7 @@ package door
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -173,5 +174,29 @@ routes: [{match: {from: [203.0.113.0/24]}, handoff: "{shop}"}]
 	}
 	if got := c.(*usher.Conn).Info().Client.String(); got != "203.0.113.5:12345" {
 		t.Errorf("the client is %s", got)
+	}
+}
+
+// TestABackendIsToldWhereTheClientOfATrustedProxyHasConnectedTo, which is not where that proxy has.
+func TestABackendIsToldWhereTheClientOfATrustedProxyHasConnectedTo(t *testing.T) {
+	h := newHouse(t)
+	backend := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	defer backend.Close()
+	h.open(`
+listeners: [{name: any, address: "127.0.0.1:0", sniff: none, accept_proxy: [127.0.0.1]}]
+routes: [{match: {}, proxy: "` + backend.Addr().String() + `", send_proxy: v1}]
+`)
+	for _, header := range []string{
+		"PROXY TCP4 203.0.113.5 198.51.100.7 12345 443\r\n",
+		"PROXY TCP6 2001:db8::5 2001:db8::7 12345 443\r\n",
+	} {
+		conn := raw(t, h.addr("any"))
+		send(t, conn, header+"hello")
+		conn.CloseWrite()
+		c := must(backend.Accept())(t)
+		if got := rest(t, c); got != header+"hello" {
+			t.Errorf("the backend reads %q, want %q", got, header+"hello")
+		}
+		c.Close()
 	}
 }

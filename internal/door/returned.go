@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/go-usher/usher"
+	"github.com/go-usher/usher/internal/admin"
 	"github.com/go-usher/usher/internal/upstream"
 	"golang.org/x/time/rate"
 )
@@ -53,6 +54,7 @@ func (d *Door) receive(nc *usher.Conn, from origin) {
 	l := d.acceptor(info.Listener, local)
 	if l == nil {
 		defer d.work.Done()
+		d.stats.route(noRoute).count("", admin.NoRoute)
 		d.log.Warn("a connection has come back that no listener can have accepted",
 			from.attr(), "listener", cut(info.Listener), "local", local.String(), "client", peer.String())
 		upstream.Reset(nc)

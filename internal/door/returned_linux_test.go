@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-usher/usher"
+	"github.com/go-usher/usher/internal/admin"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,6 +48,7 @@ func TestAConnectionThatNoListenerCanHaveAcceptedIsReset(t *testing.T) {
 	eventually(t, "the log says so", func() bool {
 		return len(h.lines("no listener can have accepted")) == 1 && strings.Contains(h.log.String(), "local="+other.Addr().String())
 	})
+	h.expect(noRoute, admin.NoRoute, 1)
 	h.nothingLeft()
 }
 

@@ -30,7 +30,7 @@ type Predecessor struct {
 // it is. Where no door runs the error is [ErrNoDoor]; on Windows it is [errors.ErrUnsupported].
 //
 // The running door goes on with what it does until Start, with Options.Predecessor, serves in its place; or until Fail, or
-// the end of this process. ctx bounds all of that.
+// the end of this process. ctx bounds all of that, until this process accepts.
 func TakeOver(ctx context.Context, control, build string) (*Predecessor, error) {
 	if !canTakeOver {
 		return nil, errNoTakeover
@@ -202,7 +202,8 @@ func (p *Predecessor) leaves(within time.Duration) (*ipc.Message, error) {
 	if err != nil && !errors.Is(err, errOtherGone) { // then it may have said why before
 		return nil, err
 	}
-	_, leaving, err := p.t.hear(p.ctx, within, sayLeaving)
+	// Not until p.ctx ends: a door that is told to end meanwhile has to know as well which of the two serves.
+	_, leaving, err := p.t.hear(context.Background(), within, sayLeaving)
 	return leaving, err
 }
 

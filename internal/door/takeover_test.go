@@ -696,6 +696,46 @@ func TestTheNewDoorServesAloneIfTheOldOne(t *testing.T) {
 	}
 }
 
+// TestADoorThatIsToldToEndHearsFirstWhoServes has the other door say so a moment later.
+func TestADoorThatIsToldToEndHearsFirstWhoServes(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		says func(f *fake)
+		want string // in the error of Start, or in the log if there is none
+	}{
+		{"this one", func(f *fake) { f.say(message{Say: sayLeaving}); f.hears(saySettled) }, "took over"},
+		{"the other one", func(f *fake) { f.fail(errors.New("it took too long")) }, "it took too long"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHouse(t)
+			listeners, addr := fixed(t, "web")
+			l := must(net.Listen("tcp", addr))(t)
+			defer l.Close()
+			ctx, end := context.WithCancel(context.Background())
+			defer end()
+			h.fakeDoor(func(f *fake) {
+				f.givesWay(addr, l)
+				end()
+				time.Sleep(50 * time.Millisecond)
+				c.says(f)
+			})
+			before := must(TakeOver(ctx, h.control(), "new"))(t)
+			o := Options{Config: h.config(listeners + toShop), Control: h.name("door"), Predecessor: before}
+			o.Log = slog.New(slog.NewTextHandler(&h.log, nil))
+			d, err := Start(o)
+			said := h.log.String()
+			if err == nil {
+				d.Shutdown(context.Background())
+			} else {
+				said = err.Error()
+			}
+			if !strings.Contains(said, c.want) {
+				t.Errorf("it says %q, want %q", said, c.want)
+			}
+		})
+	}
+}
+
 // TestADoorThatWasSilentMayLeaveLate has it do so when the new one has been replaced, too.
 func TestADoorThatWasSilentMayLeaveLate(t *testing.T) {
 	h := newHouse(t)
