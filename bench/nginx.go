@@ -34,7 +34,7 @@ func (c *crew) nginx(name string, stream, tls bool) (*bench.Running, error) {
 	}
 	d := nginxConfig{Root: os.Geteuid() == 0, Host: bench.Host}
 	if stream {
-		if d.Module, err = processes.NginxStreamModule(); err != nil {
+		if d.Module, err = processes.NginxStreamModule(program); err != nil {
 			return nil, err
 		}
 	}

@@ -28,7 +28,7 @@ type kind struct {
 	name, title string
 	tls         bool
 	kept        bool     // connections are kept, and each serves in turn
-	hosts       []string // that are asked for in turn
+	hosts       []string // that are asked for in turn, on each connection
 }
 
 var (
@@ -68,7 +68,7 @@ func (k kind) start(r *running, rate, kept int) *stream {
 	s.attacker = vegeta.NewAttacker(vegeta.Client(&http.Client{Transport: s.clients}))
 	var turn atomic.Uint32
 	target := func(t *vegeta.Target) error {
-		host := k.hosts[int(turn.Add(1))%len(k.hosts)]
+		host := k.host(int(turn.Add(1)), len(s.clients.transports))
 		// All hosts have one address, so that their requests share connections.
 		*t = vegeta.Target{Method: "GET", URL: s.clients.url, Header: http.Header{"Host": {host}}}
 		return nil
@@ -83,12 +83,24 @@ func (k kind) start(r *running, rate, kept int) *stream {
 	return s
 }
 
-// stop makes no more requests and waits for the answers to those that are under way.
-func (s *stream) stop() {
-	s.attacker.Stop()
-	<-s.ended
-	for _, t := range s.clients.transports {
-		t.CloseIdleConnections()
+// host returns what the n-th request asks for, on the connection whose turn it is then: on the next one another host, and
+// on the same one another host the next time. By n alone, half of an even number of connections would ask for one host
+// only, and the other half for the other.
+func (k kind) host(n, connections int) string {
+	return k.hosts[(n%connections+n/connections)%len(k.hosts)]
+}
+
+// stopAll has no stream make any more requests, and waits for the answers to those that are under way: first the one and
+// then the other, since an answer may take as long as clients have patience.
+func stopAll(streams []*stream) {
+	for _, s := range streams {
+		s.attacker.Stop()
+	}
+	for _, s := range streams {
+		<-s.ended
+		for _, t := range s.clients.transports {
+			t.CloseIdleConnections()
+		}
 	}
 }
 

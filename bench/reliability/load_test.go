@@ -8,10 +8,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -184,5 +187,45 @@ func TestErrorsOfTheSameKindReadTheSame(t *testing.T) {
 	}
 	if err := errors.New("another"); plain(err) != err {
 		t.Errorf("an error that is none of those is %v", plain(err))
+	}
+}
+
+// TestKeptConnectionsAskForAllHosts has as many connections as measurements do, and one more: neither may be a number with
+// which each connection asks for one host only.
+func TestKeptConnectionsAskForAllHosts(t *testing.T) {
+	for _, kept := range []int{brief.kept, brief.kept + 1} {
+		var mu sync.Mutex
+		asked := make(map[string]map[string]int) // by connection and host
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			if asked[r.RemoteAddr] == nil {
+				asked[r.RemoteAddr] = make(map[string]int)
+			}
+			asked[r.RemoteAddr][r.Host]++
+			fmt.Fprintln(w, r.Host)
+		}))
+		t.Cleanup(s.Close)
+		st := twoHosts.start(&running{http: s.Listener.Addr().String()}, 1000, kept)
+		all := func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			requests := 0
+			for _, hosts := range asked {
+				for _, n := range hosts {
+					requests += n
+				}
+			}
+			return requests >= 20*kept
+		}
+		for !all() {
+			time.Sleep(time.Millisecond)
+		}
+		stopAll([]*stream{st})
+		for connection, hosts := range asked {
+			if len(hosts) != len(twoHosts.hosts) {
+				t.Errorf("of %d connections, %s asked for %v", kept, connection, hosts)
+			}
+		}
 	}
 }

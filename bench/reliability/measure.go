@@ -122,13 +122,11 @@ func (s scale) underLoad(ctx context.Context, r *running, d disturbance) (*Row, 
 	}
 	row := &Row{Disturbance: d.name, Times: s.times(d)}
 	err := sleep(ctx, s.settling)
-	start.end()
-	calm := startPhase()
+	calm := start.next()
 	if err == nil {
 		err = sleep(ctx, s.calm)
 	}
-	calm.end()
-	disturbed := startPhase()
+	disturbed := calm.next()
 	for i := 0; i < row.Times && err == nil; i++ {
 		if err = d.do(ctx, r, i); err == nil {
 			err = sleep(ctx, d.pause)
@@ -137,9 +135,7 @@ func (s scale) underLoad(ctx context.Context, r *running, d disturbance) (*Row, 
 	if err == nil {
 		err = sleep(ctx, s.settling)
 	}
-	for _, st := range streams {
-		st.stop()
-	}
+	stopAll(streams)
 	disturbed.end()
 	if err != nil {
 		return nil, err
@@ -179,6 +175,14 @@ func startPhase() *phase {
 func (p *phase) end() {
 	p.to = time.Now()
 	p.busy[1], p.processors[1] = processorTime()
+}
+
+// next ends the phase, and returns the one that begins at that instant: no request ends between the two.
+func (p *phase) next() *phase {
+	p.end()
+	n := &phase{from: p.to}
+	n.busy[0], n.processors[0] = p.busy[1], p.processors[1]
+	return n
 }
 
 func (p *phase) of(streams []*stream) Phase {

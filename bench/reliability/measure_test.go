@@ -4,6 +4,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -146,5 +150,74 @@ func TestWhatCannotRunIsSkipped(t *testing.T) {
 	}
 	if len(r.Rows) != 0 || len(r.Skipped) != 2 {
 		t.Errorf("rows %v, skipped %v; want no rows, and two contenders skipped", r.Rows, r.Skipped)
+	}
+}
+
+// A request that ends between two phases would be in neither, and a failure be missed.
+func TestPhasesHaveNoGapBetweenThem(t *testing.T) {
+	first := startPhase()
+	second := first.next()
+	if !first.to.Equal(second.from) || first.busy[1] != second.busy[0] || first.processors[1] != second.processors[0] {
+		t.Errorf("one ends with %+v, the next begins with %+v", first, second)
+	}
+}
+
+// A stream that waits for an answer is no reason for the others to go on.
+func TestAllStreamsStopAtOnce(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	answers := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.Host) }))
+	t.Cleanup(answers.Close)
+	waiting := fourKinds[0].start(&running{http: silent.Addr().String()}, 20, 0)
+	others := fourKinds[0].start(&running{http: answers.Listener.Addr().String()}, 20, 0)
+	held, err := silent.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		stopAll([]*stream{waiting, others})
+	}()
+	<-others.ended // and not only when there is an end of the first
+	select {
+	case <-waiting.ended:
+		t.Error("the first has ended before the other")
+	default:
+	}
+	silent.Close()
+	held.Close()
+	<-done
+}
+
+// A door that does not load its configuration anew is none that was measured while it did so.
+func TestAReloadThatDoesNotHappenIsAnError(t *testing.T) {
+	p, err := processes.NewPlace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	c, err := p.NewCrew("reload")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Stop)
+	r := &running{Crew: c}
+	if r.front, err = c.Start("sh", "-c", `trap 'echo failed >&2; exit 1' HUP; echo ready >&2; read end`); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Await(t.Context(), func() error {
+		if r.front.Said() != "ready\n" {
+			return errors.New("it is not ready")
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := reload(t.Context(), r, 0); err == nil {
+		t.Error("the reload succeeded")
 	}
 }

@@ -46,7 +46,7 @@ func startNginx(ctx context.Context, r *running) error {
 		return err
 	}
 	c := nginxConfig{Root: os.Geteuid() == 0}
-	if c.Module, err = processes.NginxStreamModule(); err != nil {
+	if c.Module, err = processes.NginxStreamModule(program); err != nil {
 		return err
 	}
 	if c.Backends, err = r.startBackends(); err != nil {

@@ -10,8 +10,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
+
+	"github.com/go-usher/usher/bench/internal/processes"
 )
 
 var theUsher = contender{
@@ -148,7 +151,22 @@ func upgrade(ctx context.Context, r *running, _ int) error {
 	return nil
 }
 
-func reload(_ context.Context, r *running, _ int) error { return r.front.Signal(syscall.SIGHUP) }
+// reload has the door load its configuration anew, and waits until it says that it has.
+func reload(ctx context.Context, r *running, _ int) error {
+	loaded := func() int { return strings.Count(r.front.Said(), `msg="configuration loaded"`) }
+	before := loaded()
+	if err := r.front.Signal(syscall.SIGHUP); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, processes.StartTimeout)
+	defer cancel()
+	return r.Await(ctx, func() error {
+		if loaded() == before {
+			return errors.New("it has not loaded its configuration")
+		}
+		return nil
+	})
+}
 
 func killDoor(ctx context.Context, r *running, _ int) error {
 	r.front.Kill()

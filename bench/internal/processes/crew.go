@@ -2,7 +2,6 @@ package processes
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -122,12 +121,17 @@ func (p *Process) Failure(err error) error {
 		err = fmt.Errorf("%w; it has ended: %v", err, p.Err)
 	case <-time.After(100 * time.Millisecond):
 	}
-	said, _ := os.ReadFile(p.log)
-	said = bytes.TrimSpace(said)
+	said := strings.TrimSpace(p.Said())
 	if len(said) > 2000 {
 		said = said[len(said)-2000:]
 	}
 	return fmt.Errorf("%s: %w: %s", p.name, err, said)
+}
+
+// Said returns all that the process has written to its standard error.
+func (p *Process) Said() string {
+	said, _ := os.ReadFile(p.log)
+	return string(said)
 }
 
 // Workers waits until the process has children, and returns them; on systems where they cannot be told, none.

@@ -21,9 +21,15 @@ func Installed(program string) (string, error) {
 	return path, nil
 }
 
-// NginxStreamModule returns the file that the stream's module is in. In some builds it is in the program; Debian has
-// it apart, in libnginx-mod-stream.
-func NginxStreamModule() (string, error) {
+// builtIn is what "nginx -V" says if the stream's module is in the program; if not, it is "--with-stream=dynamic".
+var builtIn = regexp.MustCompile(`--with-stream(\s|$)`)
+
+// NginxStreamModule returns the file that the stream's module of an nginx is in, or "" if it is in the program, as
+// nginx.org's is. Debian has it apart, in libnginx-mod-stream.
+func NginxStreamModule(nginx string) (string, error) {
+	if said, _ := exec.Command(nginx, "-V").CombinedOutput(); builtIn.Match(said) {
+		return "", nil
+	}
 	dirs := []string{"/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/libexec/nginx", "/opt/homebrew/lib/nginx/modules"}
 	for _, dir := range dirs {
 		path := filepath.Join(dir, "ngx_stream_module.so")

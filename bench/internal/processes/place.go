@@ -30,7 +30,7 @@ func NewPlace() (*Place, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "usher-bench-")
+	dir, err := tempDir()
 	if err != nil {
 		return nil, err
 	}
@@ -42,6 +42,22 @@ func NewPlace() (*Place, error) {
 		Dir: dir, Self: self, warden: w,
 		CompiledUsher: sync.OnceValues(func() (string, error) { return compileUsher(dir) }),
 	}, nil
+}
+
+// maxDir leaves room for the longest name of a socket, in the folder of a crew, in a socket's address, which has 104 bytes
+// on macOS and the BSDs.
+const maxDir = 104 - 1 - len("/routes-100000-4294967295/bench-4194304-999-http.sock")
+
+// tempDir makes a private folder for a run.
+func tempDir() (string, error) {
+	dir, err := os.MkdirTemp("", "usher-bench-")
+	if err != nil || runtime.GOOS == "windows" || len(dir) <= maxDir {
+		return dir, err
+	}
+	if err := os.Remove(dir); err != nil {
+		return "", err
+	}
+	return os.MkdirTemp("/tmp", "usher-bench-") // $TMPDIR is too long for a socket, as macOS's own is
 }
 
 // Close has the warden remove all files, and end the processes that were not stopped.

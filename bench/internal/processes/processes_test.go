@@ -5,6 +5,8 @@ package processes
 import (
 	"errors"
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -57,6 +59,46 @@ func wantNone(t *testing.T, group int) {
 		if time.Now().After(deadline) {
 			t.Errorf("somebody of the group %d is still there", group)
 			return
+		}
+	}
+}
+
+func TestAPlaceHasRoomForTheNamesOfSockets(t *testing.T) {
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), strings.Repeat("x", 60)))
+	if err := os.Mkdir(os.TempDir(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p, err := NewPlace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	if len(p.Dir) > maxDir {
+		t.Errorf("the folder %s has %d bytes; want no more than %d", p.Dir, len(p.Dir), maxDir)
+	}
+	left, err := os.ReadDir(os.TempDir())
+	if err != nil || len(left) > 0 {
+		t.Errorf("left in $TMPDIR: %v, %v", left, err)
+	}
+}
+
+// TestNginxWithTheStreamInTheProgram asks programs that say what nginx does, of which some need no file.
+func TestNginxWithTheStreamInTheProgram(t *testing.T) {
+	for arguments, want := range map[string]bool{
+		"--with-stream --with-stream_ssl_module":         true,
+		"--with-stream_ssl_module --with-stream":         true,
+		"--with-stream=dynamic --with-stream_ssl_module": false,
+		"--with-stream_ssl_module":                       false,
+		"--without-http":                                 false,
+	} {
+		program := filepath.Join(t.TempDir(), "nginx")
+		script := "#!/bin/sh\necho 'configure arguments: --prefix=/etc/nginx " + arguments + "' >&2\n"
+		if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		file, err := NginxStreamModule(program)
+		if got := file == "" && err == nil; got != want {
+			t.Errorf("of %q: %q, %v", arguments, file, err)
 		}
 	}
 }
