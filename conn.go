@@ -24,7 +24,7 @@ type Conn struct {
 	giver         ipc.Peer
 	local, remote net.Addr
 	closed        atomic.Bool
-	closing       sync.Mutex
+	closing       sync.Mutex               // held by Close and NewOffer: the one that comes second finds it closed
 	tally         atomic.Pointer[tally]    // for the report of the end; nil if nobody wants one, or it has gone
 	home          atomic.Pointer[Listener] // that it came to; nil if it came to none, or has gone
 }

@@ -124,15 +124,11 @@ func playStarvedGiver(args []string) error {
 		return err
 	}
 	defer l.Close()
-	client, err := net.Dial("tcp", l.Addr().String())
+	client, server, err := connect(l)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	server, err := l.Accept()
-	if err != nil {
-		return err
-	}
 	o, err := usher.NewOffer(server, nil, usher.Info{})
 	if err != nil {
 		return err

@@ -532,17 +532,7 @@ func TestDetachReturnsAllChannels(t *testing.T) {
 // TestDetachWaitsForReturned, so that a connection which has come back is not overlooked by a process that ends.
 func TestDetachWaitsForReturned(t *testing.T) {
 	faults.NoLeak(t)
-	l := listen(t, usher.ListenConfig{})
-	returned, goOn := make(chan *usher.Conn), make(chan struct{})
-	d := usher.Dialer{Returned: func(c *usher.Conn) {
-		returned <- c
-		<-goOn
-	}}
-	target := must(d.Dial(within(t, timeout), l.Addr().String()))(t)
-	_, c := handOver(t, target, l, "")
-	if err := newOffer(t, c, "", usher.Info{}).HandBack(within(t, timeout)); err != nil {
-		t.Fatal(err)
-	}
+	target, returned, goOn := duringReturned(t)
 	defer await(t, returned, "a connection that comes back").Close()
 	done := make(chan []*usher.Detached, 1)
 	go func() {

@@ -443,20 +443,27 @@ func TestTheWayBackOutlivesOffers(t *testing.T) {
 	}
 }
 
-// TestShutdownWaitsForReturned, so that a giver that ends does not overlook what came back last.
-func TestShutdownWaitsForReturned(t *testing.T) {
-	faults.NoLeak(t)
+// duringReturned has a connection come back to a target, whose Returned says that on returned and then waits for goOn.
+func duringReturned(t *testing.T) (target *usher.Target, returned chan *usher.Conn, goOn chan struct{}) {
+	t.Helper()
 	l := listen(t, usher.ListenConfig{})
-	returned, goOn := make(chan *usher.Conn), make(chan struct{})
+	returned, goOn = make(chan *usher.Conn), make(chan struct{})
 	d := usher.Dialer{Returned: func(c *usher.Conn) {
 		returned <- c
 		<-goOn
 	}}
-	target := must(d.Dial(within(t, timeout), l.Addr().String()))(t)
+	target = must(d.Dial(within(t, timeout), l.Addr().String()))(t)
 	_, c := handOver(t, target, l, "")
 	if err := newOffer(t, c, "", usher.Info{}).HandBack(within(t, timeout)); err != nil {
 		t.Fatal(err)
 	}
+	return target, returned, goOn
+}
+
+// TestShutdownWaitsForReturned, so that a giver that ends does not overlook what came back last.
+func TestShutdownWaitsForReturned(t *testing.T) {
+	faults.NoLeak(t)
+	target, returned, goOn := duringReturned(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	wantError(t, target.Shutdown(ctx), os.ErrDeadlineExceeded, "") // before Returned is called, as it happens, or after

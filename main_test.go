@@ -78,6 +78,18 @@ func tcpPair(t testing.TB) (client, server *net.TCPConn) {
 	return c.(*net.TCPConn), s.(*net.TCPConn)
 }
 
+// connect makes a connection to l, in a process that has no test. Both ends are the caller's.
+func connect(l net.Listener) (client, server net.Conn, err error) {
+	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		return nil, nil, err
+	}
+	if server, err = l.Accept(); err != nil {
+		client.Close()
+		return nil, nil, err
+	}
+	return client, server, nil
+}
+
 // newOffer makes an offer that is ended with the test, whatever became of it.
 func newOffer(t testing.TB, c net.Conn, prefix string, info usher.Info) *usher.Offer {
 	t.Helper()

@@ -920,15 +920,11 @@ func TestAllReportsArrive(t *testing.T) {
 
 // giveAndHear hands a connection over and waits until it is closed.
 func giveAndHear(target *usher.Target, l net.Listener, id int) error {
-	client, err := net.Dial("tcp", l.Addr().String())
+	client, server, err := connect(l)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	server, err := l.Accept()
-	if err != nil {
-		return err
-	}
 	o, err := usher.NewOffer(server, nil, usher.Info{ID: strconv.Itoa(id)})
 	if err != nil {
 		return err

@@ -536,15 +536,11 @@ func playTryOverdue(args []string) error {
 	told := make(verdicts, usher.MaxOpen)
 	made := 0
 	for ; o == nil || target.TryHandoff(o, timeout, told.done); made++ {
-		client, err := net.Dial("tcp", l.Addr().String())
+		client, server, err := connect(l)
 		if err != nil {
 			return err
 		}
 		defer client.Close()
-		server, err := l.Accept()
-		if err != nil {
-			return err
-		}
 		if o, err = usher.NewOffer(server, prefix, usher.Info{}); err != nil {
 			return err
 		}
